@@ -1,1 +1,17 @@
 //! opsctl.
+
+mod child;
+mod clock;
+mod config;
+mod db;
+mod environment;
+mod secret;
+mod stop;
+mod storage;
+
+use std::process::ExitCode;
+
+/// Runs opsctl with the arguments and environment of this process.
+pub fn main() -> ExitCode {
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,1 @@
+//! Connections to PostgreSQL as libpq's users expect them.
