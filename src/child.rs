@@ -214,7 +214,7 @@ fn lock(process: &Mutex<std::process::Child>) -> MutexGuard<'_, std::process::Ch
 /// Kills the child's process group, unless the child has been waited for already.
 fn kill(process: &mut std::process::Child) {
     if let Ok(None) = process.try_wait() {
-        drop(rustix::process::kill_process_group(Pid::from_child(process), Signal::KILL));
+        rustix::process::kill_process_group(Pid::from_child(process), Signal::KILL).ok();
     }
 }
 

@@ -1,6 +1,9 @@
 //! opsctl.
 
+mod backup;
 mod child;
+mod compression;
+mod encryption;
 mod clock;
 mod config;
 mod db;

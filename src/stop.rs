@@ -134,7 +134,9 @@ mod tests {
         let count = Arc::new(AtomicU32::new(0));
         let action = |count: &Arc<AtomicU32>| {
             let count = Arc::clone(count);
-            move || drop(count.fetch_add(1, Ordering::SeqCst))
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let kept = stop.on_stop(action(&count));
         drop(stop.on_stop(action(&count)));

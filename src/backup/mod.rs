@@ -1,0 +1,3 @@
+//! What a backup is and how one is taken, verified, kept and removed.
+pub(crate) mod rows;
+pub(crate) mod toc;
