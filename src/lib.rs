@@ -8,6 +8,7 @@ mod clock;
 mod config;
 mod db;
 mod environment;
+mod id;
 mod secret;
 mod stop;
 mod storage;

@@ -1,3 +1,5 @@
 //! What a backup is and how one is taken, verified, kept and removed.
 pub(crate) mod rows;
 pub(crate) mod toc;
+pub(crate) mod manifest;
+pub(crate) mod retention;
