@@ -3,3 +3,6 @@ pub(crate) mod rows;
 pub(crate) mod toc;
 pub(crate) mod manifest;
 pub(crate) mod retention;
+pub(crate) mod lease;
+pub(crate) mod plan;
+pub(crate) mod repository;
