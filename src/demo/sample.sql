@@ -107,7 +107,7 @@ SELECT i,
        cn[1 + pg_temp.mix(i, 21, cardinality(cn))],
        lpad((60000 + pg_temp.mix(i, 22, 900))::text, 5, '0'),
        tn[1 + pg_temp.mix(i, 23, cardinality(tn))],
-       s, (pg_temp.today() - (30 + pg_temp.mix(i, 24, CASE s WHEN 'apprentice' THEN 5 * 365 ELSE age - 18 * 365 END)) * interval '1 day')::date,
+       s, (pg_temp.today() - (30 + pg_temp.mix(i, 24, CASE s WHEN 'apprentice' THEN least(5 * 365, age - 18 * 365) ELSE age - 18 * 365 END)) * interval '1 day')::date,
        CASE s WHEN 'active' THEN 96 + pg_temp.mix(i, 25, 9) * 4.50 WHEN 'apprentice' THEN 48 + pg_temp.mix(i, 25, 5) * 6.25 WHEN 'retired' THEN 18 ELSE 96 END,
        CASE pg_temp.mix(i, 26, 60) WHEN 0 THEN 'Prefers mail, not e-mail.' WHEN 1 THEN E'Travel card from Local 58.\nConfirm before dispatch.'
             WHEN 2 THEN 'Shop steward' WHEN 3 THEN 'On out-of-work list; "A" book' END,
