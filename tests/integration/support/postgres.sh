@@ -145,6 +145,7 @@ for attempt in {1..20}; do
         # The eighth line of the file says `ready` when connections are accepted.
         mapfile -t lines 2>/dev/null <"$dir/data/postmaster.pid" || lines=()
         if [[ ${lines[7]:-} == ready* ]]; then
+            trap "" PIPE
             echo "ready $dir $port"
             while read -r _; do :; done
             exit 0
