@@ -20,6 +20,8 @@ pub(crate) mod faulty;
 pub(crate) mod memory;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// The name of an object, relative to the storage's root: segments joined by `/`.
 ///
