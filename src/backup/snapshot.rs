@@ -54,17 +54,35 @@ impl Snapshot {
         })
     }
 
-    /// Opens another connection whose transaction sees the same snapshot.
-    pub(crate) fn join(&self, target: &Target, stop: &Stop) -> Result<Connection, db::Error> {
-        let mut connection = target.connect("opsctl backup", stop)?;
+    /// Returns what other connections need to see the same.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket {
+            target: self.connection.target().clone(),
+            name: self.name.clone(),
+            encoding: self.encoding,
+            server_version: self.server_version,
+        }
+    }
+}
+
+/// What another connection needs to see the same snapshot; good as long as the snapshot lives.
+pub(crate) struct Ticket {
+    /// The very server that answered: a list of hosts may lead elsewhere the next time.
+    target: Target,
+    name: String,
+    encoding: &'static str,
+    server_version: ServerVersion,
+}
+
+impl Ticket {
+    /// Opens a connection whose transaction sees the snapshot.
+    pub(crate) fn join(&self, stop: &Stop) -> Result<Connection, db::Error> {
+        let mut connection = self.target.connect("opsctl backup", stop)?;
         let client = connection.client();
-        let adopt = format!(
-            "SET TRANSACTION SNAPSHOT '{}'; SET client_encoding TO '{}'",
-            self.name.replace('\'', "''"),
-            self.encoding
-        );
-        begin(client, self.server_version)
-            .and_then(|()| client.batch_execute(&adopt))
+        let name = self.name.replace('\'', "''");
+            begin(client, self.server_version)
+            .and_then(|()| client.batch_execute(&format!("SET TRANSACTION SNAPSHOT '{name}'")))
+            .and_then(|()| client.batch_execute(&format!("SET client_encoding TO '{}'", self.encoding)))
             .map_err(|e| db::Error::query("join the snapshot", e))?;
         Ok(connection)
     }
@@ -82,6 +100,6 @@ fn begin(client: &mut Client, version: ServerVersion) -> Result<(), postgres::Er
     if version.major() >= 17 {
         sql.push_str("SET transaction_timeout = 0;");
     }
-    sql.push_str("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY");
-    client.batch_execute(&sql)
+    client.batch_execute(&sql)?;
+    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 }

@@ -71,8 +71,7 @@ pub(crate) struct Taken {
 ///
 /// An error means that there is a backup in none of them; otherwise each says for itself.
 pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
-    let child_environment = request.target.child_environment()?;
-    let (mut snapshot, mut description, programs, codec) = begin(request, &child_environment)?;
+    let Begun { mut snapshot, mut description, programs, codec, child_environment } = begin(request)?;
     let folder = Folder::new(request.database, request.run);
     let mut taken = Vec::new();
     let mut open = Vec::new();
@@ -149,27 +148,37 @@ pub(crate) fn survey(
     Ok(Survey { server: version.to_string(), pg_dump: programs.version().to_owned(), bytes })
 }
 
+/// A backup of which nothing is written yet.
+struct Begun {
+    snapshot: Snapshot,
+    description: Description,
+    programs: ClientPrograms,
+    codec: Codec,
+    child_environment: ChildEnvironment,
+}
+
 /// Takes the snapshot and describes it, again if somebody disturbed the moment in between.
-fn begin(
-    request: &Request<'_>,
-    child_environment: &ChildEnvironment,
-) -> anyhow::Result<(Snapshot, Description, ClientPrograms, Codec)> {
+fn begin(request: &Request<'_>) -> anyhow::Result<Begun> {
     let mut attempt = 1;
     loop {
         let mut snapshot = Snapshot::take(request.target, request.stop)?;
         let major = snapshot.server_version.major();
         let codec = choose_codec(request.compression, major)?;
         let programs = ClientPrograms::find(major, request.bin_dir, request.environment, request.stop)?;
+        // The children must meet the very server that has the snapshot.
+        let child_environment = snapshot.connection.target().child_environment()?;
         let described = description::describe(
             &mut snapshot,
             &programs,
-            child_environment,
+            &child_environment,
             &request.scope,
             codec.format(),
             request.stop,
         );
         match described {
-            Ok(description) => return Ok((snapshot, description, programs, codec)),
+            Ok(description) => {
+                return Ok(Begun { snapshot, description, programs, codec, child_environment });
+            }
             Err(error) if error.is::<Disturbed>() && attempt < ATTEMPTS => {
                 tracing::warn!("{error}: beginning again");
                 attempt += 1;
@@ -272,9 +281,10 @@ fn run_workers(
         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         work.give_up();
     };
+    let ticket = snapshot.ticket();
     let worker = || {
         let run = || {
-            let mut connection = snapshot.join(request.target, request.stop)?;
+            let mut connection = ticket.join(request.stop)?;
             work.run(connection.client())
         };
         if let Err(error) = run() {
