@@ -1,7 +1,8 @@
 //! The moment that is backed up: one exported snapshot, shared by pg_dump and all workers.
 //!
 //! The session settings are those of pg_dump (`setup_connection`), because the rows must read as if
-//! pg_dump had copied them.
+//! pg_dump had copied them; time zone and `bytea_output`, which pg_dump leaves to the database's own settings,
+//! are pinned as well, so that equal content has equal text and an equal digest anywhere.
 
 use chrono::DateTime;
 use postgres::Client;
@@ -95,7 +96,7 @@ fn begin(client: &mut Client, version: ServerVersion) -> Result<(), postgres::Er
          SET DateStyle = ISO; SET IntervalStyle = postgres; SET extra_float_digits = 3; \
          SET synchronize_seqscans = off; SET statement_timeout = 0; SET lock_timeout = 0; \
          SET idle_in_transaction_session_timeout = 0; SET row_security = off; SET bytea_output = hex; \
-         SET xmloption = content; SET quote_all_identifiers = off;",
+         SET TimeZone = 'UTC'; SET xmloption = content; SET quote_all_identifiers = off;",
     );
     if version.major() >= 17 {
         sql.push_str("SET transaction_timeout = 0;");
