@@ -51,11 +51,17 @@ impl Spec {
     /// Starts a description of a child that runs `program`, with `PATH`, `LC_ALL=C` and nothing else in
     /// its environment, and nothing on its stdin.
     pub(crate) fn new(program: impl AsRef<Path>) -> Spec {
-        let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"), ("LC_ALL", "C")];
+        let environment = [
+            ("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin"),
+            ("LC_ALL", "C"),
+        ];
         Spec {
             program: program.as_ref().to_owned(),
             arguments: Vec::new(),
-            environment: environment.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+            environment: environment
+                .iter()
+                .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+                .collect(),
             stdin: false,
             user: None,
         }
@@ -97,8 +103,12 @@ impl Spec {
             command.uid(uid).gid(gid).current_dir("/");
         }
         let mut process = command.spawn().map_err(|e| Error::Start(self.program.clone(), e))?;
-        let program =
-            self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned();
+        let program = self
+            .program
+            .file_name()
+            .unwrap_or(self.program.as_os_str())
+            .to_string_lossy()
+            .into_owned();
         let tail = Arc::new(Mutex::new(VecDeque::new()));
         let stderr_reader = process.stderr.take().map(|stderr| {
             let (tail, program) = (Arc::clone(&tail), program.clone());
@@ -108,7 +118,15 @@ impl Spec {
         let process = Arc::new(Mutex::new(process));
         let to_kill = Arc::clone(&process);
         let on_stop = stop.on_stop(move || kill(&mut lock(&to_kill)));
-        Ok(Child { program, pid, process, tail, stderr_reader, _on_stop: on_stop, stop: stop.clone() })
+        Ok(Child {
+            program,
+            pid,
+            process,
+            tail,
+            stderr_reader,
+            _on_stop: on_stop,
+            stop: stop.clone(),
+        })
     }
 
     /// Runs the child to its end and returns its stdout, of which at most `limit` bytes are read.
@@ -214,7 +232,7 @@ fn lock(process: &Mutex<std::process::Child>) -> MutexGuard<'_, std::process::Ch
 /// Kills the child's process group, unless the child has been waited for already.
 fn kill(process: &mut std::process::Child) {
     if let Ok(None) = process.try_wait() {
-        drop(rustix::process::kill_process_group(Pid::from_child(process), Signal::KILL));
+        rustix::process::kill_process_group(Pid::from_child(process), Signal::KILL).ok();
     }
 }
 

@@ -1,17 +1,27 @@
 //! opsctl.
 
+mod backup;
 mod child;
+mod cli;
 mod clock;
+mod commands;
+mod compression;
 mod config;
 mod db;
+mod encryption;
 mod environment;
+mod exit;
+mod id;
+mod lock;
+mod run;
 mod secret;
 mod stop;
 mod storage;
+mod text;
 
 use std::process::ExitCode;
 
-/// Runs opsctl with the arguments and environment of this process.
+/// Runs opsctl with the arguments and environment of this process, and returns its exit status.
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    run::main()
 }

@@ -22,6 +22,31 @@ pub(crate) enum Reason {
 #[error("{}", match .0 { Reason::Signal(2) => "interrupted", Reason::Signal(_) => "terminated by a signal", Reason::Deadline => "the deadline passed" })]
 pub(crate) struct Stopped(pub(crate) Reason);
 
+/// How long a stopped run may take to clean up before its I/O is cut off.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Asks a run to stop, and a while later to stop cleaning up as well. Does not wait.
+pub(crate) fn end(stop: &Stop, abort: &Stop, reason: Reason) {
+    stop.request(reason);
+    let abort = abort.clone();
+    std::thread::spawn(move || {
+        // Nobody interrupts this sleep: the process ends before it does.
+        Stop::new().sleep(GRACE).ok();
+        abort.request(reason);
+    });
+}
+
+/// Asks a run to stop when `timeout` is over. Does not wait.
+pub(crate) fn set_deadline(stop: &Stop, abort: &Stop, timeout: Duration) {
+    let (stop, abort) = (stop.clone(), abort.clone());
+    std::thread::spawn(move || {
+        if stop.sleep(timeout).is_ok() {
+            tracing::warn!("the deadline passed: stopping");
+            end(&stop, &abort, Reason::Deadline);
+        }
+    });
+}
+
 type Action = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
@@ -134,7 +159,9 @@ mod tests {
         let count = Arc::new(AtomicU32::new(0));
         let action = |count: &Arc<AtomicU32>| {
             let count = Arc::clone(count);
-            move || drop(count.fetch_add(1, Ordering::SeqCst))
+            move || {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
         };
         let kept = stop.on_stop(action(&count));
         drop(stop.on_stop(action(&count)));

@@ -2,11 +2,95 @@
 //!
 //! Commands see [`Config`]; nothing below the commands does. This module reads the configuration file
 //! and decides; it connects to nothing and creates nothing.
+//!
+//! `find.rs` finds and reads the file, `file.rs` understands it with the help of `section.rs`,
+//! `value.rs` and `url.rs`; `resolve.rs`, `databases.rs`, `repositories.rs` and `s3.rs` merge it with flags
+//! and environment; `show.rs` tells what came out and from where.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::environment::Environment;
 use crate::secret::Secret;
+
+mod databases;
+mod error;
+mod file;
+mod find;
+mod repositories;
+mod resolve;
+mod s3;
+mod section;
+mod show;
+mod url;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::{Error, Problem, Source};
+pub(crate) use show::{Shown, show};
+pub(crate) use value::{format_duration, parse_duration};
+
+/// A commented configuration file with every key, for `opsctl config example`.
+pub(crate) const EXAMPLE: &str = include_str!("example.toml");
+
+/// Reads the configuration and merges it: a flag wins over the environment, that over the file, and
+/// that over the default.
+///
+/// Without `--database` and `--repository` everything that the file says is checked, so this is also
+/// what `opsctl config check` does. All problems of the file are reported at once.
+pub(crate) fn load(
+    overrides: &Overrides,
+    environment: &Environment,
+    working_directory: &Path,
+) -> Result<Loaded, Error> {
+    resolve::load(overrides, environment, working_directory, &find::Host::this())
+}
+
+/// What the command line says; the commands' flags are put in here as they are.
+///
+/// Relative paths are relative to the working directory. Empty lists and `None` are flags not given.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Overrides {
+    /// `--config FILE`.
+    pub(crate) config: Option<PathBuf>,
+    /// `--state-dir DIRECTORY`.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// `--url URL`: replaces all configured databases by this one.
+    pub(crate) url: Option<Secret>,
+    /// `--database NAME`, repeatable: which configured databases, or which database to connect to.
+    pub(crate) databases: Vec<String>,
+    /// `--repository DIRECTORY|s3://BUCKET/PREFIX|NAME`.
+    pub(crate) repository: Option<String>,
+    /// `--compression`.
+    pub(crate) compression: Option<Compression>,
+    /// `--jobs`.
+    pub(crate) jobs: Option<u32>,
+    /// `--exclude-table-data`, repeatable; replaces the file's.
+    pub(crate) exclude_table_data: Vec<String>,
+    /// `--exclude-schema`, repeatable; replaces the file's.
+    pub(crate) exclude_schema: Vec<String>,
+    /// `--schema-only`.
+    pub(crate) schema_only: Option<bool>,
+    /// `--role-passwords`.
+    pub(crate) role_passwords: Option<bool>,
+    /// `--fail-on-shrink`.
+    pub(crate) fail_on_shrink: Option<bool>,
+    /// `--timeout`.
+    pub(crate) timeout: Option<Duration>,
+}
+
+/// A configuration that was read, merged and checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Loaded {
+    /// What the commands work with.
+    pub(crate) config: Config,
+    /// The file it was read from, if there was one.
+    pub(crate) file: Option<PathBuf>,
+    /// Where each setting that is not a default came from.
+    sources: resolve::Sources,
+}
 
 /// Everything a run may need to know.
 #[derive(Clone, Debug)]
@@ -28,14 +112,24 @@ pub(crate) struct Database {
     pub(crate) name: Option<String>,
     /// A URL or `key=value` string as libpq takes it; `None` leaves all to the PG* variables.
     pub(crate) url: Option<Secret>,
+    /// The database to connect to, from `--database` where none of that name is configured.
+    /// The caller must set it over the one in `url`, or over `PGDATABASE` without a `url`.
+    pub(crate) dbname: Option<String>,
     /// Where the PostgreSQL client programs are, if not to be searched.
     pub(crate) bin_dir: Option<PathBuf>,
+}
+
+impl Database {
+    /// Returns what to call it before a connection tells the database's name.
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.name.as_deref().or(self.dbname.as_deref())
+    }
 }
 
 /// One repository.
 #[derive(Clone, Debug)]
 pub(crate) struct Repository {
-    /// Its name in the configuration; `default` for one given by a flag or the environment.
+    /// Its name in the configuration; `default` for `[repository]`, a flag or the environment.
     pub(crate) name: String,
     /// Where it is.
     pub(crate) location: Location,
@@ -49,6 +143,7 @@ pub(crate) struct Repository {
 
 /// A directory or an S3 prefix.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "a run has a handful of them")]
 pub(crate) enum Location {
     /// A local (or mounted) directory, absolute.
     Directory(PathBuf),
@@ -63,7 +158,7 @@ pub(crate) struct S3 {
     pub(crate) bucket: String,
     /// What all keys start with: without slashes at its ends; may be empty.
     pub(crate) prefix: String,
-    /// `http(s)://host[:port]`; `None` is AWS.
+    /// `http(s)://host[:port]`, without a slash at its end; `None` is AWS.
     pub(crate) endpoint: Option<String>,
     /// The region; `us-east-1` unless said otherwise.
     pub(crate) region: String,
@@ -119,6 +214,7 @@ pub(crate) enum Credentials {
 /// Which backups to keep. A backup is kept if any rule keeps it; all zero (or absent) keeps everything.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "the names are the keys of the file")]
 pub(crate) struct Retention {
     /// All backups of so many days, counted back from the newest good backup.
     pub(crate) keep_days: u32,
@@ -153,7 +249,7 @@ pub(crate) struct Backup {
     pub(crate) fail_on_shrink: bool,
     /// From how much less than the previous backup, in percent, it is a sudden drop.
     pub(crate) shrink_percent: u32,
-    /// How long a run may take.
+    /// How long a run may take; at least a second.
     pub(crate) timeout: Option<Duration>,
 }
 
@@ -164,7 +260,7 @@ pub(crate) enum Compression {
     Auto,
     /// Nothing.
     None,
-    /// gzip members; the default level is 6, as pg_dump's.
+    /// gzip members; the default level is 6, as `pg_dump`'s.
     Gzip(u8),
     /// zstd frames with checksum; the default level is 3.
     Zstd(u8),

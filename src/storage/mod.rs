@@ -20,6 +20,8 @@ pub(crate) mod faulty;
 pub(crate) mod memory;
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+pub(crate) mod testing;
 
 /// The name of an object, relative to the storage's root: segments joined by `/`.
 ///
@@ -63,16 +65,31 @@ pub(crate) enum Error {
     Exists { key: String, place: String },
     /// The storage refused: credentials, permissions, object lock.
     #[error("{place} refused to {action}")]
-    Denied { action: String, place: String, #[source] source: Option<anyhow::Error> },
+    Denied {
+        action: String,
+        place: String,
+        #[source]
+        source: Option<anyhow::Error>,
+    },
     /// No space is left, or a quota is used up.
     #[error("no space left in {place} to {action}")]
-    Full { action: String, place: String, #[source] source: Option<anyhow::Error> },
+    Full {
+        action: String,
+        place: String,
+        #[source]
+        source: Option<anyhow::Error>,
+    },
     /// What came back is not what was written or asked for (size, MD5): the object must not be trusted.
     #[error("{place} did not {action} faithfully: {what}")]
     Corrupt { action: String, place: String, what: String },
     /// It failed for another reason, after the retries that make sense.
     #[error("failed to {action} in {place}")]
-    Failed { action: String, place: String, #[source] source: anyhow::Error },
+    Failed {
+        action: String,
+        place: String,
+        #[source]
+        source: anyhow::Error,
+    },
     /// The run was asked to stop while waiting.
     #[error(transparent)]
     Stopped(#[from] crate::stop::Stopped),
@@ -107,7 +124,11 @@ pub(crate) trait Storage: Send + Sync {
         let size = self.head(key)?.size;
         if size > limit {
             let what = format!("{size} bytes where at most {limit} make sense");
-            return Err(Error::Corrupt { action: format!("keep `{key}`"), place: self.place(), what });
+            return Err(Error::Corrupt {
+                action: format!("keep `{key}`"),
+                place: self.place(),
+                what,
+            });
         }
         self.get_range(key, 0, size)
     }

@@ -1,0 +1,130 @@
+#!/bin/bash
+# Gets another major version of PostgreSQL for the tests, beside the one that the system has.
+#
+#   install-postgres.sh MAJOR        15 to 18; the last line of standard output is its bin directory
+#
+# The directory holds all of Debian's programs (initdb, postgres, pg_ctl, psql, pg_dump, pg_restore, pg_amcheck, …), to
+# be run by any user. Nothing is installed into the system and nothing needs root: a private apt downloads
+# the packages, from the Debian release that has this major and from the mirror that the system's apt uses, with their
+# signatures checked. They are unpacked into a directory together with the libraries they need, libc included, and each
+# program becomes a two-line script that runs it with that release's own dynamic loader. Hence the programs see the same
+# files, sockets, environment and inherited file descriptors as any other child, which a chroot would not give them, and
+# PostgreSQL finds its share and lib directories because it looks for them beside its own path.
+#
+# Left out: the JIT compiler (100 MB), so `jit` stays off.
+#
+#   OPSCTL_TEST_CACHE    where to keep it (default: /var/cache/opsctl-test for root, else ~/.cache/opsctl-test)
+#   OPSCTL_TEST_MIRROR   a Debian mirror, where apt's sources have none (Ubuntu)
+set -euo pipefail
+umask 022
+export LC_ALL=C
+
+die() {
+    echo "install-postgres.sh: $*" >&2
+    exit 1
+}
+
+major=${1:-}
+case $major in
+    15) suite=bookworm ;;
+    17) suite=trixie ;;
+    18) suite=forky ;;
+    *) die "usage: install-postgres.sh 15|17|18" ;;
+esac
+programs=(initdb postgres pg_ctl psql pg_dump pg_dumpall pg_restore pg_amcheck pg_basebackup)
+
+# complete DIR: does it hold all the programs?
+complete() {
+    local program
+    for program in "${programs[@]}"; do [ -x "$1/$program" ] || return 1; done
+}
+
+system=/usr/lib/postgresql/$major/bin
+if complete "$system"; then
+    echo "$system"
+    exit
+fi
+if [ "$(id -u)" = 0 ]; then
+    # Not below /root, which the user that runs a server cannot enter.
+    cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}
+else
+    cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}
+fi
+root=$cache/postgresql-$major
+bin=$root/usr/lib/postgresql/$major/bin
+if complete "$bin"; then
+    echo "$bin"
+    exit
+fi
+
+# The first Debian archive among apt's sources, in either of their two formats.
+sources=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list /etc/apt/sources.list.d/*.sources 2>/dev/null || true)
+mirror=${OPSCTL_TEST_MIRROR:-$(grep -E '^(deb |URIs:)' <<<"$sources" | grep -oE '[a-z+]+://[^] ]*/debian/?( |$)' | head -n 1 || true)}
+mirror=${mirror%% *}
+[ -n "$mirror" ] || die "apt has no Debian mirror among its sources: set OPSCTL_TEST_MIRROR"
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+[ -r "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
+
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' INT TERM HUP
+chmod 755 "$work"
+log=$work/log
+mkdir -p "$work"/apt/{lists,archives}/partial "$work"/apt/etc "$work/root"
+echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/apt/etc/sources.list"
+
+# What PostgreSQL's packages name but its programs do not need to run counts as installed.
+for package in postgresql-common postgresql-common-dev postgresql-client-common ssl-cert tzdata locales perl perl-base \
+    debconf adduser ucf init-system-helpers procps sensible-utils netbase readline-common \
+    libllvm14 libllvm19 libllvm20 libllvm21 "postgresql-$major-jit"; do
+    printf 'Package: %s\nStatus: install ok installed\nMulti-Arch: foreign\nArchitecture: %s\nVersion: 999:1\n' \
+        "$package" "$(dpkg --print-architecture)"
+    printf 'Maintainer: none\nDescription: none\n\n'
+done >"$work/apt/status"
+cat >"$work/apt/etc/apt.conf" <<END
+Dir::State "$work/apt";
+Dir::State::lists "$work/apt/lists";
+Dir::State::status "$work/apt/status";
+Dir::Cache "$work/apt";
+Dir::Cache::archives "$work/apt/archives";
+Dir::Etc::sourcelist "$work/apt/etc/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::Etc::preferencesparts "/dev/null";
+Acquire::Languages "none";
+Acquire::Retries "3";
+APT::Install-Recommends "false";
+APT::Sandbox::User "root";
+END
+export APT_CONFIG=$work/apt/etc/apt.conf DEBIAN_FRONTEND=noninteractive
+echo "downloading PostgreSQL $major of Debian $suite" >&2
+{
+    apt-get -q update
+    apt-get -qy --download-only install "postgresql-$major" "postgresql-client-$major"
+} </dev/null >"$log" 2>&1 || {
+    tail -n 20 "$log" >&2
+    die "cannot download the packages of PostgreSQL $major"
+}
+for package in "$work"/apt/archives/*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x -C "$work/root" --keep-directory-symlink; done
+
+lib=$(cd "$work/root" && find . -name 'ld-linux*.so*' | head -n 1)
+[ -n "$lib" ] || die "no dynamic loader among the packages"
+loader=$root/${lib#./}
+triplet=$(basename "$(dirname "$(find "$work/root/usr/lib" -name 'libpq.so.5')")")
+mkdir "$work/root/programs"
+new_bin=$work/root/usr/lib/postgresql/$major/bin
+rm -f "$work/root/usr/lib/postgresql/$major/lib"/llvmjit*
+for program in "$new_bin"/*; do
+    name=${program##*/}
+    # Some are scripts already.
+    [ "$(head -c 4 "$program" | tail -c 3)" = ELF ] || continue
+    mv "$program" "$work/root/programs/$name"
+    printf '#!/bin/sh\nexec %q --argv0 "$0" --library-path %q %q "$@"\n' "$loader" \
+        "$root/usr/lib/$triplet:$root/lib/$triplet" "$root/programs/$name" >"$program"
+    chmod 755 "$program"
+done
+rm -rf "$work/root/usr/share/doc" "$work/root/usr/share/man" "$work/root/var" "$work/root/etc"
+# Renamed into place, so that whoever comes second finds either nothing or the whole.
+mv -T "$work/root" "$root" 2>/dev/null || complete "$bin" || die "cannot write $root"
+"$bin/postgres" --version >&2
+echo "$bin"

@@ -1,0 +1,241 @@
+//! A repository: where the backups of some databases live, on one storage.
+//!
+//! Knows the names in it (`<database>/<backup id>/…`) and what makes a backup exist (its manifest), and
+//! removes what a [`Removal`] says. It does not decide what to remove: that is retention and prune.
+
+use anyhow::Context as _;
+
+use crate::backup::lease::Lease;
+use crate::backup::manifest::{self, Layout, MANIFEST, Manifest};
+use crate::clock::Moment;
+use crate::encryption::{Identities, Recipients};
+use crate::id::RunId;
+use crate::stop::Stop;
+use crate::storage::{self, Key, Overwrite, Shared};
+
+/// The name of the object by which a run says that it is at work in a backup's folder.
+pub(crate) const LEASE: &str = "lease.json";
+/// The list of every object with its SHA-256, as `sha256sum -c` reads it.
+pub(crate) const SUMS: &str = "SHA256SUMS";
+/// The folder of a backup's verifications.
+pub(crate) const VERIFICATIONS: &str = "verifications/";
+/// How many manifests are read at once.
+const READERS: usize = 8;
+/// Without any lease, an incomplete backup is taken for a leftover when nothing was written for so long.
+const ABANDONED_AFTER: chrono::TimeDelta = chrono::TimeDelta::hours(24);
+
+/// A repository, opened.
+#[derive(Clone)]
+pub(crate) struct Repository {
+    /// Its name in the configuration.
+    pub(crate) name: String,
+    pub(crate) storage: Shared,
+    /// How new backups are laid out.
+    pub(crate) layout: Layout,
+    /// Whom new backups are encrypted for.
+    pub(crate) recipients: Option<Recipients>,
+    /// How long what is written cannot be removed.
+    pub(crate) lock_days: Option<u32>,
+}
+
+/// The folder of one backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folder {
+    /// `<database>/<backup id>/`
+    prefix: String,
+    pub(crate) id: RunId,
+}
+
+/// What a folder in a repository holds.
+#[derive(Debug)]
+pub(crate) enum Found {
+    /// A complete backup, with the result of its newest verification.
+    Backup(Box<Manifest>, Option<Verified>),
+    /// A manifest that cannot be used, and why.
+    Unreadable(RunId, String),
+    /// No manifest, but a run is at work there.
+    InProgress(RunId),
+    /// No manifest, and nobody is at work: what a crashed run left.
+    Leftover(RunId),
+}
+
+/// The result of a verification, as far as others must know it.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub(crate) struct Verified {
+    /// When it ended.
+    pub(crate) at: Moment,
+    /// Was everything as it should be?
+    pub(crate) good: bool,
+    /// What was looked at: `artifacts`, or `stored` where it could not be decrypted.
+    pub(crate) depth: String,
+}
+
+/// The permission to remove a folder; made by `prune.rs` alone, from a plan.
+pub(crate) struct Removal {
+    folder: Folder,
+}
+
+impl Removal {
+    /// Allows the removal of `folder`. Only a decision of prune's may call this.
+    pub(in crate::backup) fn decided(folder: Folder) -> Removal {
+        Removal { folder }
+    }
+}
+
+impl Folder {
+    /// Returns the folder of a backup of `database`.
+    pub(crate) fn new(database: &str, id: &RunId) -> Folder {
+        Folder { prefix: format!("{}{id}/", database_prefix(database)), id: id.clone() }
+    }
+
+    /// Returns the key of an object in it.
+    pub(crate) fn key(&self, name: &str) -> anyhow::Result<Key> {
+        let path = format!("{}{name}", self.prefix);
+        Key::new(path).with_context(|| format!("`{}` cannot be the name of an object", name.escape_debug()))
+    }
+
+    /// Returns its path in the repository, for people.
+    pub(crate) fn path(&self) -> &str {
+        self.prefix.trim_end_matches('/')
+    }
+}
+
+/// Returns the prefix of all backups of a database; odd characters are percent-encoded.
+pub(crate) fn database_prefix(database: &str) -> String {
+    let mut prefix = String::new();
+    for (n, byte) in database.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || (byte == b'.' && n > 0);
+        if plain {
+            prefix.push(char::from(byte));
+        } else {
+            prefix.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    prefix + "/"
+}
+
+impl Repository {
+    /// Reads the identities of a file, if one is given.
+    pub(crate) fn identities(path: Option<&std::path::Path>) -> anyhow::Result<Option<Identities>> {
+        Ok(path.map(Identities::read).transpose()?)
+    }
+
+    /// Looks at every folder of `database`, newest first.
+    ///
+    /// An incomplete answer of the storage is an error, because removals are decided by this.
+    pub(crate) fn backups(&self, database: &str, now: Moment, stop: &Stop) -> anyhow::Result<Vec<Found>> {
+        let prefix = database_prefix(database);
+        let mut ids: Vec<RunId> = Vec::new();
+        for name in self.storage.list_folders(&prefix)? {
+            match RunId::parse(&name) {
+                Some(id) => ids.push(id),
+                None => tracing::warn!("`{prefix}{name}` in {} is no backup, left alone", self.storage.place()),
+            }
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let next = std::sync::atomic::AtomicUsize::new(0);
+        let look = || {
+            let mut found = Vec::new();
+            loop {
+                let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some(id) = ids.get(n) else { return Ok(found) };
+                stop.check()?;
+                found.push((n, self.look(&Folder::new(database, id), now)?));
+            }
+        };
+        let results: Vec<anyhow::Result<Vec<(usize, Found)>>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..READERS.min(ids.len())).map(|_| scope.spawn(look)).collect();
+            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))).collect()
+        });
+        let mut found = Vec::with_capacity(ids.len());
+        for result in results {
+            found.extend(result?);
+        }
+        found.sort_unstable_by_key(|(n, _)| *n);
+        Ok(found.into_iter().map(|(_, found)| found).collect())
+    }
+
+    /// Looks at one folder.
+    fn look(&self, folder: &Folder, now: Moment) -> anyhow::Result<Found> {
+        match self.manifest(folder)? {
+            Some(Ok((manifest, _))) => Ok(Found::Backup(Box::new(manifest), self.last_verification(folder)?)),
+            Some(Err(why)) => Ok(Found::Unreadable(folder.id.clone(), why.to_string())),
+            None if self.is_leftover(folder, now)? => Ok(Found::Leftover(folder.id.clone())),
+            None => Ok(Found::InProgress(folder.id.clone())),
+        }
+    }
+
+    /// Reads a backup's manifest, and returns it with its bytes; `None` if there is none.
+    #[expect(clippy::type_complexity, reason = "the inner result is about the content, the outer about the storage")]
+    pub(crate) fn manifest(&self, folder: &Folder) -> anyhow::Result<Option<Result<(Manifest, Vec<u8>), manifest::Error>>> {
+        match self.storage.get(&folder.key(MANIFEST)?, manifest::MAX_MANIFEST) {
+            Ok(json) => Ok(Some(Manifest::parse(&json).map(|manifest| (manifest, json.to_vec())))),
+            Err(storage::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Returns the result of the newest verification of a backup.
+    fn last_verification(&self, folder: &Folder) -> anyhow::Result<Option<Verified>> {
+        let listed = self.storage.list(&format!("{}{VERIFICATIONS}", folder.prefix))?;
+        let newest = listed.iter().rfind(|object| object.key.as_str().ends_with(".json"));
+        let Some(object) = newest else { return Ok(None) };
+        let json = self.storage.get(&object.key, 1 << 26)?;
+        Ok(serde_json::from_slice(&json).inspect_err(|e| tracing::warn!("`{}` cannot be read: {e}", object.key)).ok())
+    }
+
+    /// Is a folder without manifest what a crashed run left, and not the work of a living one?
+    fn is_leftover(&self, folder: &Folder, now: Moment) -> anyhow::Result<bool> {
+        match self.storage.get(&folder.key(LEASE)?, 1 << 16) {
+            Ok(json) => Ok(Lease::parse(&json).is_none_or(|lease| lease.is_stale(now))),
+            Err(storage::Error::NotFound { .. }) => {
+                let objects = self.storage.list(&folder.prefix)?;
+                let newest = objects.iter().map(|o| o.modified_at).max();
+                Ok(newest.is_none_or(|at| now.signed_duration_since(at) > ABANDONED_AFTER))
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes a folder: its manifest first, so that it is no backup any more from then on; its lease last,
+    /// so that an interrupted removal is known as a leftover. Returns the bytes that were freed.
+    pub(crate) fn remove(&self, removal: Removal, lease: &Lease, stop: &Stop) -> anyhow::Result<u64> {
+        let Removal { folder } = removal;
+        let context = || format!("failed to remove backup `{}` from {}", folder.path(), self.storage.place());
+        let lease_key = folder.key(LEASE)?;
+        let remove = || -> anyhow::Result<u64> {
+            self.storage.put(&lease_key, lease.to_json()?.into(), Overwrite::Allow)?;
+            self.storage.remove(&folder.key(MANIFEST)?)?;
+            let mut freed = 0;
+            for object in self.storage.list(&folder.prefix)? {
+                stop.check()?;
+                if object.key != lease_key {
+                    self.storage.remove(&object.key)?;
+                    freed += object.size;
+                }
+            }
+            self.storage.remove(&lease_key)?;
+            Ok(freed)
+        };
+        remove().with_context(context)
+    }
+
+    /// Asks the storage until when a backup is locked.
+    pub(crate) fn locked_until(&self, folder: &Folder) -> anyhow::Result<Option<Moment>> {
+        Ok(self.storage.head(&folder.key(MANIFEST)?)?.locked_until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn database_names_become_safe_and_distinct_folders() {
+        let check = |name: &str, expected: &str| assert_eq!(database_prefix(name), expected);
+        check("ip2a", "ip2a/");
+        check("My DB/2", "My%20DB%2F2/");
+        check("..", "%2E./");
+        check("ü%", "%C3%BC%25/");
+    }
+}

@@ -1,0 +1,244 @@
+//! The command line: what can be typed, and its help. No command is carried out here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::clock::Moment;
+use crate::config::Compression;
+use crate::run::log::LogFormat;
+
+/// Proven backups and operations for PostgreSQL.
+///
+/// opsctl takes the place of the shell scripts around PostgreSQL that cron runs. It proves what it did, or
+/// says loudly that it could not.
+#[derive(Debug, Parser)]
+#[command(name = "opsctl", version, max_term_width = 100, after_help = EXIT_STATUSES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command understands.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// Configuration file [default: ./opsctl.toml, /etc/opsctl/opsctl.toml, or none]
+    #[arg(long, global = true, value_name = "FILE", env = "OPSCTL_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where locks are kept
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Print the report as one JSON document
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing on success
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Log more (-vv: even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// How the log on stderr looks
+    #[arg(long, global = true, value_enum, default_value = "human", hide_possible_values = false)]
+    pub(crate) log_format: LogFormat,
+    /// Stop after so long, such as 90s, 15m, 4h (exit 14)
+    #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Take this for the current time in all decisions
+    #[arg(long, global = true, value_name = "RFC3339", hide = true)]
+    pub(crate) now: Option<Moment>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Backup(BackupArgs),
+    VerifyBackup(VerifyBackupArgs),
+    Config(ConfigArgs),
+    Demo(DemoArgs),
+}
+
+impl Command {
+    /// Returns the name as it is typed.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::Backup(BackupArgs { command: Some(BackupCommand::List), .. }) => "backup list",
+            Command::Backup(BackupArgs { command: Some(BackupCommand::Prune(_)), .. }) => "backup prune",
+            Command::Backup(_) => "backup",
+            Command::VerifyBackup(_) => "verify-backup",
+            Command::Config(_) => "config",
+            Command::Demo(_) => "demo",
+        }
+    }
+}
+
+/// Which databases and repositories.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Selection {
+    /// A configured database, or the one to connect to (repeatable) [default: all configured]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) database: Vec<String>,
+    /// A configured repository, a directory, or s3://bucket/prefix [default: all configured, or ./backups]
+    #[arg(long, global = true, value_name = "WHERE")]
+    pub(crate) repository: Option<String>,
+}
+
+/// Back databases up into all their repositories
+///
+/// Rows are copied by several workers from one snapshot, counted and fingerprinted on the way, and
+/// written to every repository at once. A backup exists when its manifest does, which is written last.
+/// After a success, retention is applied to each repository that has the backup.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = false, after_help = BACKUP_EXITS)]
+pub(crate) struct BackupArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<BackupCommand>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// auto, none, gzip[:1..9] or zstd[:1..19] [default: auto]
+    #[arg(long, value_name = "CODEC")]
+    pub(crate) compression: Option<Compression>,
+    /// Tables, or parts of one table, copied at once [default: as many as processors, 8 at most]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) jobs: Option<u32>,
+    /// Leave all rows out
+    #[arg(long)]
+    pub(crate) schema_only: bool,
+    /// Leave out the rows of tables that match, as pg_dump's option (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude_table_data: Vec<String>,
+    /// Leave out schemas that match, as pg_dump's option (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) exclude_schema: Vec<String>,
+    /// Put the roles' password hashes into globals.sql (needs a superuser)
+    #[arg(long)]
+    pub(crate) role_passwords: bool,
+    /// End with status 3 if the backup is suddenly much smaller than the previous one
+    #[arg(long)]
+    pub(crate) fail_on_shrink: bool,
+    /// Do not apply retention afterwards
+    #[arg(long)]
+    pub(crate) no_prune: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long, global = true)]
+    pub(crate) dry_run: bool,
+}
+
+/// What else can be done about backups.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// List the backups in each repository, and why each is kept
+    List,
+    /// Apply retention, and remove what crashed runs left
+    Prune(PruneArgs),
+}
+
+/// Nothing of its own: `--dry-run` is the backup's.
+#[derive(Args, Debug)]
+pub(crate) struct PruneArgs {}
+
+/// Read backups back from their repository and compare everything with the manifest
+///
+/// Every artifact and chunk is read, its SHA-256 compared, decompressed whole, its rows counted and
+/// fingerprinted, and the table of contents given to the stock pg_restore. The result is stored beside
+/// the backup as evidence.
+#[derive(Args, Debug)]
+#[command(after_help = VERIFY_EXITS)]
+pub(crate) struct VerifyBackupArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    #[command(flatten)]
+    pub(crate) which: Which,
+    /// File with age identities, to look into encrypted backups
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Chunks read at once [default: as many as processors, 8 at most]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) jobs: Option<u32>,
+    /// Do not store the result beside the backup (for a repository that is read-only)
+    #[arg(long)]
+    pub(crate) no_record: bool,
+}
+
+/// Which backups.
+#[derive(Args, Clone, Debug)]
+#[group(multiple = false)]
+pub(crate) struct Which {
+    /// The newest one (the default)
+    #[arg(long)]
+    pub(crate) latest: bool,
+    /// All of them
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Those begun within this time, such as 7d
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) within: Option<Duration>,
+    /// This one
+    #[arg(long, value_name = "ID")]
+    pub(crate) backup: Option<String>,
+}
+
+/// Look at the configuration
+#[derive(Args, Debug)]
+pub(crate) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+}
+
+/// What can be done with the configuration.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Check the configuration and list everything that is wrong
+    Check,
+    /// Show every setting and where it comes from; secrets are not shown
+    Show,
+    /// Print a commented configuration file
+    Example,
+}
+
+/// See backup and verification at work on a throwaway PostgreSQL server
+///
+/// Starts a private server (never an existing one), loads a sample database, backs it up, verifies the
+/// backup, and removes the server.
+#[derive(Args, Debug)]
+pub(crate) struct DemoArgs {
+    /// Keep everything in this directory, which must be new, empty, or of an earlier demo
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Where the PostgreSQL server programs are [default: the newest in /usr/lib/postgresql]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) bin_dir: Option<PathBuf>,
+}
+
+const EXIT_STATUSES: &str = "\
+Exit statuses: 0 done; 1 failed; 2 usage; 3 bad news; 10 configuration; 11 locked by another run;
+12 database; 13 storage; 14 deadline; 130, 143 interrupted. Any other number means failure.";
+
+const BACKUP_EXITS: &str = "\
+Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup;
+3 suddenly smaller (with --fail-on-shrink); 10 configuration; 11 another backup of it is running;
+12 database; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const VERIFY_EXITS: &str = "\
+Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there is none;
+1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    crate::config::parse_duration(text).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

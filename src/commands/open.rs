@@ -1,0 +1,54 @@
+//! From the configuration to things that can be used: repositories opened, databases resolved.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use crate::backup::manifest::Layout;
+use crate::backup::repository::Repository;
+use crate::commands::Context;
+use crate::config::{self, Location};
+use crate::db::Target;
+use crate::encryption::Recipients;
+use crate::exit::{Exit, Failure};
+use crate::storage::{Shared, local, s3};
+
+/// Opens a repository. Its storage obeys `context.abort`, so that an interrupted run can still clean up.
+pub(super) fn repository(context: &Context, config: &config::Repository) -> anyhow::Result<Repository> {
+    let open = || -> anyhow::Result<Repository> {
+        let recipients = Recipients::parse(&config.recipients)?;
+        let (storage, joins, lock_days): (Shared, bool, Option<u32>) = match &config.location {
+            Location::Directory(path) => (Arc::new(local::Local::open(path.clone())), true, None),
+            Location::S3(settings) => {
+                let lock_days = settings.object_lock.map(|lock| lock.days);
+                (Arc::new(s3::S3::open(settings, &context.abort)?), false, lock_days)
+            }
+        };
+        let layout = if joins && recipients.is_none() { Layout::Joined } else { Layout::Objects };
+        Ok(Repository { name: config.name.clone(), storage, layout, recipients, lock_days })
+    };
+    open().with_context(|| format!("repository `{}` cannot be used", config.name))
+}
+
+/// Opens all repositories of the configuration.
+pub(super) fn repositories(context: &Context, config: &config::Config) -> anyhow::Result<Vec<Repository>> {
+    config.repositories.iter().map(|r| repository(context, r)).collect()
+}
+
+/// Returns where a database is, and the name it has in repositories.
+pub(super) fn database(context: &Context, config: &config::Database) -> anyhow::Result<(Target, String)> {
+    let mut target = Target::resolve(config.url.as_ref(), &context.environment)?;
+    if let Some(name) = &config.dbname {
+        target = target.with_database(name);
+    }
+    let name = config.label().unwrap_or_else(|| target.database_name()).to_owned();
+    if name.is_empty() {
+        return Err(Failure::new(Exit::Configuration, "no database is named").into());
+    }
+    Ok((target, name))
+}
+
+/// Returns the name that a database has in repositories.
+pub(super) fn database_name(context: &Context, config: &config::Database) -> anyhow::Result<String> {
+    database(context, config).map(|(_, name)| name)
+}

@@ -1,0 +1,422 @@
+//! What a configuration file may say: every key, its type, and what does not go together.
+//!
+//! The result is the file's word and nothing else: defaults, flags and environment come later, and no
+//! other file is read here.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::find::Found;
+use super::section::{At, Document, Keys, Section, absolute};
+use super::{Compression, Error, ObjectLockMode, Problem, Retention, Source, url, value};
+use crate::secret::Secret;
+
+/// Every section and its keys.
+pub(super) const KEYS: Keys = &[
+    ("", &["state_dir", "database", "databases", "repository", "repositories", "backup"]),
+    ("database", &["name", "url", "url_file", "bin_dir"]),
+    ("databases.NAME", &["url", "url_file", "bin_dir"]),
+    (
+        "repository",
+        &["location", "recipients", "recipients_file", "identity_file", "retention", "s3"],
+    ),
+    (
+        "repository.retention",
+        &["keep_days", "keep_last", "keep_daily", "keep_weekly", "keep_monthly", "keep_yearly"],
+    ),
+    (
+        "repository.s3",
+        &[
+            "endpoint",
+            "region",
+            "path_style",
+            "storage_class",
+            "object_lock",
+            "object_lock_days",
+            "encryption",
+            "kms_key_id",
+            "profile",
+            "credentials_file",
+        ],
+    ),
+    (
+        "backup",
+        &[
+            "compression",
+            "jobs",
+            "exclude_table_data",
+            "exclude_schema",
+            "schema_only",
+            "role_passwords",
+            "fail_on_shrink",
+            "shrink_percent",
+            "timeout",
+        ],
+    ),
+];
+
+/// A file's content.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) state_dir: Option<At<PathBuf>>,
+    pub(super) databases: Vec<DatabaseEntry>,
+    pub(super) repositories: Vec<RepositoryEntry>,
+    pub(super) backup: BackupEntry,
+}
+
+/// `[database]` or one of `[databases.NAME]`.
+#[derive(Debug)]
+pub(super) struct DatabaseEntry {
+    /// `database` or `databases.NAME`.
+    pub(super) key: String,
+    pub(super) name: Option<At<String>>,
+    pub(super) url: Option<At<Secret>>,
+    pub(super) url_file: Option<At<PathBuf>>,
+    pub(super) bin_dir: Option<At<PathBuf>>,
+}
+
+/// `[repository]` or one of `[repositories.NAME]`.
+#[derive(Debug)]
+pub(super) struct RepositoryEntry {
+    /// `repository` or `repositories.NAME`.
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) line: usize,
+    /// Only `[repository]` may leave it out.
+    pub(super) location: Option<At<Place>>,
+    pub(super) recipients: Option<At<Vec<String>>>,
+    pub(super) recipients_file: Option<At<PathBuf>>,
+    pub(super) identity_file: Option<At<PathBuf>>,
+    pub(super) retention: Retention,
+    /// The lines of the retention's keys.
+    pub(super) retention_lines: BTreeMap<&'static str, usize>,
+    pub(super) s3: S3Entry,
+}
+
+/// Where a repository is, without the details.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Directory(PathBuf),
+    Bucket { bucket: String, prefix: String },
+}
+
+/// `[repository.s3]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct S3Entry {
+    pub(super) endpoint: Option<At<String>>,
+    pub(super) region: Option<At<String>>,
+    pub(super) path_style: Option<At<bool>>,
+    pub(super) storage_class: Option<At<String>>,
+    pub(super) object_lock: Option<At<ObjectLockMode>>,
+    pub(super) object_lock_days: Option<At<u32>>,
+    pub(super) encryption: Option<At<Encryption>>,
+    pub(super) kms_key_id: Option<At<String>>,
+    pub(super) profile: Option<At<String>>,
+    pub(super) credentials_file: Option<At<PathBuf>>,
+}
+
+/// The value of `encryption`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encryption {
+    Aes256,
+    Kms,
+}
+
+/// `[backup]`.
+#[derive(Debug, Default)]
+pub(super) struct BackupEntry {
+    pub(super) compression: Option<At<Compression>>,
+    pub(super) jobs: Option<At<u32>>,
+    pub(super) exclude_table_data: Option<At<Vec<String>>>,
+    pub(super) exclude_schema: Option<At<Vec<String>>>,
+    pub(super) schema_only: Option<At<bool>>,
+    pub(super) role_passwords: Option<At<bool>>,
+    pub(super) fail_on_shrink: Option<At<bool>>,
+    pub(super) shrink_percent: Option<At<u32>>,
+    pub(super) timeout: Option<At<Duration>>,
+}
+
+/// Understands a file, or lists all that is wrong with it.
+pub(super) fn parse(found: &Found) -> Result<File, Error> {
+    let document = Document::new(&found.path, &found.text);
+    // Not the error's `Display`: it quotes the line, which may hold a password.
+    let table = DeTable::parse(&found.text).map_err(|error| {
+        let line = error.span().map_or(1, |span| document.line(span.start));
+        Problem::new(document.source(line), format!("not valid TOML: {}", error.message()))
+    })?;
+    let table = table.get_ref();
+    let top = Section::open(&document, String::new(), table, "", KEYS);
+    let mut file = File {
+        path: found.path.clone(),
+        state_dir: top.path("state_dir"),
+        databases: databases(&document, &top),
+        repositories: repositories(&document, &top),
+        backup: backup(&document, &top),
+    };
+    if let Some(reason) = &found.exposed {
+        refuse_exposed_secrets(&document, &mut file, reason);
+    }
+    Error::unless_empty(document.into_problems())?;
+    Ok(file)
+}
+
+fn refuse_exposed_secrets(document: &Document<'_>, file: &mut File, reason: &str) {
+    for database in &file.databases {
+        if let Some(url) = database.url.as_ref().filter(|url| url::has_password(url.value.reveal()))
+        {
+            let key = &database.key;
+            let what = format!("`url` in [{key}] holds a password that others can read: {reason}");
+            document.problem(url.line, format!("{what}, or use `url_file`"));
+        }
+    }
+}
+
+fn databases(document: &Document<'_>, top: &Section<'_>) -> Vec<DatabaseEntry> {
+    let single = top.table("database");
+    let several = top.tables("databases");
+    if let (Some(single), Some(line)) = (&single, top.line_of("databases")) {
+        both(document, single.line, line, "database", "databases");
+    }
+    let mut entries = Vec::new();
+    if let Some(table) = single {
+        let section = Section::open(document, "database".to_owned(), table.value, "database", KEYS);
+        let name = section.parsed("name", |name| value::check_name(name).map(|()| name.to_owned()));
+        entries.push(DatabaseEntry { name, ..database(&section, "database".to_owned()) });
+    }
+    for (name, table) in several {
+        let key = format!("databases.{name}");
+        let section = Section::open(document, key.clone(), table.value, "databases.NAME", KEYS);
+        if let Err(complaint) = value::check_name(&name) {
+            document.problem(table.line, complaint);
+        }
+        if section.line_of("url").is_none() && section.line_of("url_file").is_none() {
+            document.problem(table.line, format!("[{key}] needs `url` or `url_file`"));
+        }
+        let name = Some(At { value: name, line: table.line });
+        entries.push(DatabaseEntry { name, ..database(&section, key) });
+    }
+    entries
+}
+
+fn database(section: &Section<'_>, key: String) -> DatabaseEntry {
+    if let (Some(_), Some(line)) = (section.line_of("url"), section.line_of("url_file")) {
+        section.complain("url_file", line, "`url` is there as well: keep one of them");
+    }
+    DatabaseEntry {
+        key,
+        name: None,
+        url: section.parsed("url", |text| url::check(text).map(|()| Secret::new(text))),
+        url_file: section.path("url_file"),
+        bin_dir: section.path("bin_dir"),
+    }
+}
+
+fn repositories(document: &Document<'_>, top: &Section<'_>) -> Vec<RepositoryEntry> {
+    let single = top.table("repository");
+    let several = top.tables("repositories");
+    if let (Some(single), Some(line)) = (&single, top.line_of("repositories")) {
+        both(document, single.line, line, "repository", "repositories");
+    }
+    let mut entries: Vec<RepositoryEntry> = Vec::new();
+    if let Some(table) = single {
+        entries.push(repository(document, "repository".to_owned(), "default".to_owned(), &table));
+    }
+    for (name, table) in several {
+        if let Err(complaint) = value::check_name(&name) {
+            document.problem(table.line, complaint);
+        }
+        let entry = repository(document, format!("repositories.{name}"), name, &table);
+        if entry.location.is_none()
+            && !table.value.iter().any(|(key, _)| key.get_ref() == "location")
+        {
+            document.problem(table.line, format!("[{}] needs `location`", entry.key));
+        }
+        let same = |other: &&RepositoryEntry| match (&other.location, &entry.location) {
+            (Some(a), Some(b)) => a.value == b.value && same_endpoint(other, &entry),
+            _ => false,
+        };
+        if let (Some(location), Some(other)) = (&entry.location, entries.iter().find(same)) {
+            let message =
+                format!("`location` in [{}] is that of [{}] already", entry.key, other.key);
+            document.problem(location.line, message);
+        }
+        entries.push(entry);
+    }
+    entries
+}
+
+fn same_endpoint(a: &RepositoryEntry, b: &RepositoryEntry) -> bool {
+    let endpoint = |entry: &RepositoryEntry| entry.s3.endpoint.as_ref().map(|at| at.value.clone());
+    endpoint(a) == endpoint(b)
+}
+
+fn both(document: &Document<'_>, single: usize, several: usize, one: &str, many: &str) {
+    let message = format!(
+        "[{one}] and [{many}.NAME] cannot be used together: rename the one to [{many}.NAME]"
+    );
+    document.problem(single.max(several), message);
+}
+
+fn repository(
+    document: &Document<'_>,
+    key: String,
+    name: String,
+    table: &At<&DeTable<'_>>,
+) -> RepositoryEntry {
+    let section = Section::open(document, key.clone(), table.value, "repository", KEYS);
+    let base = document.path.parent().unwrap_or(Path::new("/"));
+    let location = section.parsed("location", |text| parse_place(text, base));
+    let mut retention_lines = BTreeMap::new();
+    let mut retention = Retention::default();
+    if let Some(table) = section.table("retention") {
+        let title = format!("{key}.retention");
+        let section = Section::open(document, title, table.value, "repository.retention", KEYS);
+        for (name, field) in retention_fields(&mut retention) {
+            if let Some(number) = section.number(name, 0..=u32::MAX) {
+                *field = number.value;
+                retention_lines.insert(name, number.line);
+            }
+        }
+    }
+    let mut s3 = S3Entry::default();
+    if let Some(table) = section.table("s3") {
+        if let Some(At { value: Place::Directory(_), .. }) = location {
+            let message = format!(
+                "[{key}.s3] goes with a location like s3://bucket/prefix, not with a directory"
+            );
+            document.problem(table.line, message);
+        }
+        s3 = s3_entry(&Section::open(
+            document,
+            format!("{key}.s3"),
+            table.value,
+            "repository.s3",
+            KEYS,
+        ));
+    }
+    RepositoryEntry {
+        key,
+        name,
+        line: table.line,
+        location,
+        recipients: section.strings("recipients", value::parse_recipient),
+        recipients_file: section.path("recipients_file"),
+        identity_file: section.path("identity_file"),
+        retention,
+        retention_lines,
+        s3,
+    }
+}
+
+/// Pairs the retention's keys with its fields.
+pub(super) fn retention_fields(retention: &mut Retention) -> [(&'static str, &mut u32); 6] {
+    [
+        ("keep_days", &mut retention.keep_days),
+        ("keep_last", &mut retention.keep_last),
+        ("keep_daily", &mut retention.keep_daily),
+        ("keep_weekly", &mut retention.keep_weekly),
+        ("keep_monthly", &mut retention.keep_monthly),
+        ("keep_yearly", &mut retention.keep_yearly),
+    ]
+}
+
+fn s3_entry(section: &Section<'_>) -> S3Entry {
+    let entry = S3Entry {
+        endpoint: section.parsed("endpoint", value::parse_endpoint),
+        region: section.parsed("region", value::parse_text),
+        path_style: section.boolean("path_style"),
+        storage_class: section.parsed("storage_class", value::parse_storage_class),
+        object_lock: section.parsed("object_lock", value::parse_lock_mode),
+        object_lock_days: section.number("object_lock_days", 1..=36_500),
+        encryption: section.parsed("encryption", |text| match text {
+            "AES256" => Ok(Encryption::Aes256),
+            "aws:kms" => Ok(Encryption::Kms),
+            _ => Err(format!("{} is not AES256 or aws:kms", value::quote(text))),
+        }),
+        kms_key_id: section.parsed("kms_key_id", value::parse_text),
+        profile: section.parsed("profile", value::parse_text),
+        credentials_file: section.path("credentials_file"),
+    };
+    let (lock, days) = (section.line_of("object_lock"), section.line_of("object_lock_days"));
+    match (lock, days) {
+        (Some(line), None) => {
+            section.complain("object_lock", line, "says not for how long: add `object_lock_days`");
+        }
+        (None, Some(line)) => section.complain(
+            "object_lock_days",
+            line,
+            "says not how: add `object_lock`, governance or compliance",
+        ),
+        _ => {}
+    }
+    if let Some(key_id) = &entry.kms_key_id
+        && entry.encryption.as_ref().map(|at| at.value) != Some(Encryption::Kms)
+    {
+        section.complain("kms_key_id", key_id.line, "goes only with `encryption = \"aws:kms\"`");
+    }
+    entry
+}
+
+fn backup(document: &Document<'_>, top: &Section<'_>) -> BackupEntry {
+    let Some(table) = top.table("backup") else { return BackupEntry::default() };
+    let section = Section::open(document, "backup".to_owned(), table.value, "backup", KEYS);
+    let entry = BackupEntry {
+        compression: section.parsed("compression", str::parse),
+        jobs: section.number("jobs", 1..=64),
+        exclude_table_data: section.strings("exclude_table_data", value::parse_text),
+        exclude_schema: section.strings("exclude_schema", value::parse_text),
+        schema_only: section.boolean("schema_only"),
+        role_passwords: section.boolean("role_passwords"),
+        fail_on_shrink: section.boolean("fail_on_shrink"),
+        shrink_percent: section.number("shrink_percent", 1..=99),
+        timeout: section.parsed("timeout", value::parse_duration),
+    };
+    let schema_only = entry.schema_only.as_ref().filter(|at| at.value);
+    let excluded = entry.exclude_table_data.as_ref().filter(|at| !at.value.is_empty());
+    if let (Some(_), Some(excluded)) = (schema_only, excluded) {
+        let complaint =
+            "leaves out what `schema_only = true` leaves out already: remove one of them";
+        section.complain("exclude_table_data", excluded.line, complaint);
+    }
+    entry
+}
+
+/// Reads a location: a directory, or `s3://bucket/prefix`.
+pub(super) fn parse_place(text: &str, base: &Path) -> Result<Place, String> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return absolute(text, base).map(Place::Directory);
+    };
+    if scheme != "s3" {
+        return Err(format!(
+            "{} is neither a directory nor s3://bucket/prefix",
+            value::quote(text)
+        ));
+    }
+    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if !(3..=63).contains(&bucket.len()) || !bucket.chars().all(plain) {
+        let quoted = value::quote(bucket);
+        return Err(format!("{quoted} is not a bucket's name: 3 to 63 letters, digits, `.`, `-`"));
+    }
+    let prefix = prefix.trim_matches('/');
+    let odd = |c: char| !(c.is_ascii_alphanumeric() || "._-%=+@".contains(c));
+    let bad = |part: &str| part.is_empty() || part == "." || part == ".." || part.contains(odd);
+    if !prefix.is_empty() && prefix.split('/').any(bad) {
+        let quoted = value::quote(prefix);
+        return Err(format!(
+            "{quoted} cannot be a prefix: folders of letters, digits and `._-%=+@` only"
+        ));
+    }
+    Ok(Place::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
+}
+
+impl File {
+    /// Returns a line of this file as a source.
+    pub(super) fn source(&self, line: usize) -> Source {
+        Source::File { path: self.path.clone(), line: Some(line) }
+    }
+}

@@ -1,0 +1,129 @@
+//! The whole configuration as a list: each setting, its value and who said so. Secrets are not in it.
+
+use std::path::Path;
+
+use super::file::retention_fields;
+use super::{
+    Backup, Credentials, Database, Loaded, Location, ObjectLockMode, Repository, S3,
+    ServerSideEncryption, format_duration, url,
+};
+
+/// One line of `opsctl config show`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Shown {
+    /// As in the file, with its section: `backup.jobs`.
+    pub(crate) key: String,
+    /// As in the file, without quotes; passwords are `***`; what is not set is empty.
+    pub(crate) value: String,
+    /// `default`, `environment DATABASE_URL`, `flag --jobs`, `/etc/opsctl/opsctl.toml:12`.
+    pub(crate) source: String,
+}
+
+/// Lists every setting of a configuration, in the order of the example file.
+pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
+    let mut list = List { loaded, shown: Vec::new() };
+    list.add("state_dir", loaded.config.state_dir.display().to_string());
+    for (key, database) in loaded.sources.databases.iter().zip(&loaded.config.databases) {
+        list.database(key, database);
+    }
+    for (key, repository) in loaded.sources.repositories.iter().zip(&loaded.config.repositories) {
+        list.repository(key, repository);
+    }
+    list.backup(&loaded.config.backup);
+    list.shown
+}
+
+struct List<'l> {
+    loaded: &'l Loaded,
+    shown: Vec<Shown>,
+}
+
+impl List<'_> {
+    fn add(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        let (key, value) = (key.into(), value.into());
+        let source = self.loaded.sources.of(&key).to_string();
+        self.shown.push(Shown { key, value, source });
+    }
+
+    fn add_path(&mut self, key: String, path: Option<&Path>) {
+        self.add(key, path.map(|path| path.display().to_string()).unwrap_or_default());
+    }
+
+    fn database(&mut self, key: &str, database: &Database) {
+        let Database { name, url, dbname, bin_dir } = database;
+        if let Some(name) = name {
+            self.add(format!("{key}.name"), name);
+        }
+        let url = url.as_ref().map(|url| url::without_password(url.reveal()));
+        self.add(format!("{key}.url"), url.unwrap_or_default());
+        if let Some(dbname) = dbname {
+            self.add(format!("{key}.dbname"), dbname);
+        }
+        self.add_path(format!("{key}.bin_dir"), bin_dir.as_deref());
+    }
+
+    fn repository(&mut self, key: &str, repository: &Repository) {
+        let Repository { name: _, location, retention, recipients, identity_file } = repository;
+        let shown = match location {
+            Location::Directory(path) => path.display().to_string(),
+            Location::S3(s3) if s3.prefix.is_empty() => format!("s3://{}", s3.bucket),
+            Location::S3(s3) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+        };
+        self.add(format!("{key}.location"), shown);
+        self.add(format!("{key}.recipients"), recipients.join(", "));
+        self.add_path(format!("{key}.identity_file"), identity_file.as_deref());
+        for (name, value) in retention_fields(&mut retention.clone()) {
+            self.add(format!("{key}.retention.{name}"), value.to_string());
+        }
+        if let Location::S3(s3) = location {
+            self.s3(&format!("{key}.s3"), s3);
+        }
+    }
+
+    fn s3(&mut self, key: &str, s3: &S3) {
+        self.add(format!("{key}.endpoint"), s3.endpoint.as_deref().unwrap_or_default());
+        self.add(format!("{key}.region"), &s3.region);
+        self.add(format!("{key}.path_style"), s3.path_style.to_string());
+        self.add(format!("{key}.storage_class"), s3.storage_class.as_deref().unwrap_or_default());
+        let mode = s3.object_lock.map(|lock| match lock.mode {
+            ObjectLockMode::Governance => "governance",
+            ObjectLockMode::Compliance => "compliance",
+        });
+        self.add(format!("{key}.object_lock"), mode.unwrap_or_default());
+        let days = s3.object_lock.map(|lock| lock.days.to_string());
+        self.add(format!("{key}.object_lock_days"), days.unwrap_or_default());
+        let (encryption, kms_key_id) = match &s3.encryption {
+            None => ("", ""),
+            Some(ServerSideEncryption::Aes256) => ("AES256", ""),
+            Some(ServerSideEncryption::Kms(id)) => ("aws:kms", id.as_deref().unwrap_or_default()),
+        };
+        self.add(format!("{key}.encryption"), encryption);
+        self.add(format!("{key}.kms_key_id"), kms_key_id);
+        let credentials = match &s3.credentials {
+            Credentials::Keys { access_key, secret_key, .. } => {
+                format!("{access_key} {secret_key}")
+            }
+            Credentials::Profile { file, profile } => {
+                format!("profile {profile} of {}", file.display())
+            }
+            Credentials::Ambient => {
+                "asked of the machine: web identity, container, instance".to_owned()
+            }
+        };
+        self.add(format!("{key}.credentials"), credentials);
+    }
+
+    fn backup(&mut self, backup: &Backup) {
+        self.add("backup.compression", backup.compression.to_string());
+        let jobs = backup.jobs.map(|jobs| jobs.to_string());
+        self.add("backup.jobs", jobs.unwrap_or_default());
+        self.add("backup.exclude_table_data", backup.exclude_table_data.join(", "));
+        self.add("backup.exclude_schema", backup.exclude_schema.join(", "));
+        self.add("backup.schema_only", backup.schema_only.to_string());
+        self.add("backup.role_passwords", backup.role_passwords.to_string());
+        self.add("backup.fail_on_shrink", backup.fail_on_shrink.to_string());
+        self.add("backup.shrink_percent", backup.shrink_percent.to_string());
+        let timeout = backup.timeout.map(format_duration);
+        self.add("backup.timeout", timeout.unwrap_or_default());
+    }
+}

@@ -1,0 +1,132 @@
+//! One invocation from arguments to exit status; the one place that ends a run.
+//!
+//! parse → configuration → log → signals and deadline → command → report on stdout → exit status. Locks are
+//! taken by the commands, per database. The meaning of a run's result is the command's; this module only
+//! passes it on, so that every run ends in the same way.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tracing::Level;
+
+use crate::cli::Cli;
+use crate::commands::{self, Context, Report, Silence};
+use crate::environment::Environment;
+use crate::exit::Exit;
+use crate::id::RunId;
+use crate::stop::{self, Reason, Stop};
+
+pub(crate) mod failure;
+pub(crate) mod log;
+
+/// Runs what the command line asks for.
+pub(crate) fn main() -> ExitCode {
+    let environment = Environment::capture();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, and go to stdout with status 0.
+            error.print().ok();
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            return ExitCode::from(exit.number());
+        }
+    };
+    ExitCode::from(run(cli, environment).number())
+}
+
+fn run(cli: Cli, environment: Environment) -> Exit {
+    let now = cli.global.now.unwrap_or_else(crate::clock::now);
+    let id = RunId::new(now, fastrand::u32(..));
+    let bar = progress_bar(&cli);
+    log::begin(cli.global.log_format, level(&cli), &id, &bar);
+    let (stop, abort) = (Stop::new(), Stop::new());
+    if let Err(error) = watch_signals(&stop, &abort) {
+        tracing::warn!("signals are not watched: {error}");
+    }
+    let (json, quiet, name) = (cli.global.json, cli.global.quiet, cli.command.name());
+    let context = Context { environment, run: id, now, stop: stop.clone(), abort, progress: bar.clone(), global: cli.global };
+    let result = commands::dispatch(&context, cli.command);
+    bar.finish_and_clear();
+    let (exit, output) = match result {
+        Ok(report) => (report.exit, output(&report, &context, name, json, quiet)),
+        Err(error) => fail(&error, &context, name, json),
+    };
+    let exit = stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop);
+    match std::io::stdout().write_all(output.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            tracing::error!("the report could not be written: {error}");
+            exit.max(Exit::Failed)
+        }
+        _ => exit,
+    }
+}
+
+/// Returns what a report puts on stdout.
+fn output(report: &Report, context: &Context, command: &str, json: bool, quiet: bool) -> String {
+    if json {
+        let mut document = serde_json::json!({ "command": command, "run": context.run, "exit": report.exit.number() });
+        if let (Some(document), Some(fields)) = (document.as_object_mut(), report.json.as_object()) {
+            document.extend(fields.clone());
+        }
+        return format!("{document:#}\n");
+    }
+    let silent = quiet && report.exit == Exit::Done && report.silence == Silence::Allowed;
+    if silent { String::new() } else { report.text.clone() }
+}
+
+/// Says on stderr why a run failed, and returns what it puts on stdout.
+fn fail(error: &anyhow::Error, context: &Context, command: &str, json: bool) -> (Exit, String) {
+    let exit = context.stop.reason().map_or_else(|| failure::exit(error), failure::exit_of_stop);
+    let message = failure::one_line(error);
+    let hint = failure::hint(error);
+    tracing::error!("{command} failed: {message}");
+    if let Some(hint) = &hint {
+        tracing::error!("hint: {hint}");
+    }
+    if !json {
+        return (exit, String::new());
+    }
+    let document = serde_json::json!({
+        "command": command, "run": context.run, "exit": exit.number(),
+        "error": { "message": message, "hint": hint },
+    });
+    (exit, format!("{document:#}\n"))
+}
+
+fn level(cli: &Cli) -> Level {
+    match (cli.global.quiet, cli.global.verbose) {
+        (true, _) => Level::WARN,
+        (false, 0) => Level::INFO,
+        (false, 1) => Level::DEBUG,
+        (false, _) => Level::TRACE,
+    }
+}
+
+/// Makes the bar: hidden unless somebody looks at stderr.
+fn progress_bar(cli: &Cli) -> ProgressBar {
+    let watched = std::io::stderr().is_terminal() && !cli.global.quiet;
+    let bar = ProgressBar::with_draw_target(None, if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+    let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    ProgressStyle::with_template(style).map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))
+}
+
+/// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop. A second one, or the end of the grace period,
+/// cuts the cleaning up short as well.
+fn watch_signals(stop: &Stop, abort: &Stop) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    let (watch, abort) = (stop.clone(), abort.clone());
+    std::thread::spawn(move || {
+        for signal in &mut signals {
+            if watch.reason().is_some() {
+                abort.request(Reason::Signal(signal));
+            } else {
+                tracing::warn!("signal {signal}: stopping");
+                stop::end(&watch, &abort, Reason::Signal(signal));
+            }
+        }
+    });
+    Ok(())
+}
