@@ -1,1 +1,29 @@
 //! Connections to PostgreSQL as libpq's users expect them.
+//!
+//! The `postgres` crate reads no `.pgpass`, no service files and no `PG*` variables, and verifies no
+//! certificates. This module does, so that whatever works with `psql` works here: [`Target`] is where
+//! to connect and as whom, [`Connection`] is a session that a [`crate::stop::Stop`] interrupts,
+//! [`ChildEnvironment`] hands the same parameters to `pg_dump` without showing a password to anybody,
+//! [`programs`] finds client programs that fit the server, and [`advisory_lock`] keeps two hosts from
+//! doing the same at once.
+//!
+//! It knows no configuration file and no command, prepares no statements of its own beyond what
+//! connecting needs, and never retries: whether trying again is right only the caller knows.
+
+pub(crate) mod advisory_lock;
+mod certificate;
+mod child_environment;
+mod connection;
+mod error;
+mod parameters;
+mod password_file;
+pub(crate) mod programs;
+mod target;
+#[cfg(test)]
+pub(crate) mod testing;
+mod tls;
+
+pub(crate) use child_environment::ChildEnvironment;
+pub(crate) use connection::{Connection, ServerVersion};
+pub(crate) use error::Error;
+pub(crate) use target::Target;

@@ -1,0 +1,201 @@
+//! What OpenSSL accepts in a certificate and webpki does not.
+//!
+//! PostgreSQL's documentation has people make certificates that webpki refuses: with the host's name
+//! only in the Common Name, of X.509 version 1, or self-signed and trusted as they are. libpq takes
+//! them, so this does. It is asked only after webpki said no, and decides by libpq's rules; it never
+//! skips a signature.
+
+use std::net::IpAddr;
+
+use rustls::crypto::WebPkiSupportedAlgorithms;
+use rustls::pki_types::UnixTime;
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use x509_cert::certificate::Version;
+use x509_cert::der::asn1::{PrintableStringRef, TeletexStringRef, Utf8StringRef};
+use x509_cert::der::oid::db::rfc4519::CN;
+use x509_cert::der::{Decode, Encode};
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::spki::AlgorithmIdentifierOwned;
+
+/// A parsed certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Certificate(x509_cert::Certificate);
+
+impl Certificate {
+    /// Parses a certificate in DER.
+    pub(super) fn parse(der: &[u8]) -> Option<Certificate> {
+        x509_cert::Certificate::from_der(der).ok().map(Certificate)
+    }
+
+    /// Is it of the first version, which knows no extensions?
+    pub(super) fn is_version_1(&self) -> bool {
+        self.0.tbs_certificate.version == Version::V1
+    }
+
+    /// Does it name itself as its issuer?
+    pub(super) fn is_self_issued(&self) -> bool {
+        self.0.tbs_certificate.issuer == self.0.tbs_certificate.subject
+    }
+
+    /// Is `now` within its time of validity?
+    pub(super) fn is_valid_at(&self, now: UnixTime) -> bool {
+        let validity = &self.0.tbs_certificate.validity;
+        let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
+        (seconds(validity.not_before)..=seconds(validity.not_after)).contains(&now.as_secs())
+    }
+
+    /// Was it signed by `issuer`?
+    pub(super) fn is_signed_by(
+        &self,
+        issuer: &Certificate,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> bool {
+        let inner = &self.0;
+        if inner.tbs_certificate.issuer != issuer.0.tbs_certificate.subject
+            || inner.tbs_certificate.signature != inner.signature_algorithm
+        {
+            return false;
+        }
+        let (Ok(message), Some(signature), Some(signed_with)) = (
+            inner.tbs_certificate.to_der(),
+            inner.signature.as_bytes(),
+            contents(&inner.signature_algorithm),
+        ) else {
+            return false;
+        };
+        algorithms.all.iter().any(|algorithm| {
+            *algorithm.signature_alg_id() == *signed_with
+                && issuer.verifies(*algorithm, &message, signature)
+        })
+    }
+
+    /// Was the handshake signed with the key of this certificate?
+    pub(super) fn signed_handshake(
+        &self,
+        message: &[u8],
+        signed: &DigitallySignedStruct,
+        algorithms: &WebPkiSupportedAlgorithms,
+    ) -> bool {
+        let candidates = algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signed.scheme);
+        candidates
+            .flat_map(|(_, algorithms)| algorithms.iter())
+            .any(|algorithm| self.verifies(*algorithm, message, signed.signature()))
+    }
+
+    /// Verifies a signature with this certificate's key, which must suit the algorithm.
+    fn verifies(
+        &self,
+        algorithm: &dyn rustls::pki_types::SignatureVerificationAlgorithm,
+        message: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let key = &self.0.tbs_certificate.subject_public_key_info;
+        let suits =
+            contents(&key.algorithm).is_some_and(|id| *algorithm.public_key_alg_id() == *id);
+        let Some(bits) = key.subject_public_key.as_bytes() else { return false };
+        suits && algorithm.verify_signature(bits, message, signature).is_ok()
+    }
+
+    /// Is it for `host`? By libpq's rules: alternative names first, the Common Name only if they do
+    /// not settle it.
+    pub(super) fn is_for(&self, host: &str) -> bool {
+        let names = match self.0.tbs_certificate.get::<SubjectAltName>() {
+            Ok(Some((_, names))) => names.0,
+            Ok(None) => Vec::new(),
+            Err(_) => return false,
+        };
+        let address = host.parse::<IpAddr>().ok();
+        let (mut has_dns_names, mut has_addresses) = (false, false);
+        for name in &names {
+            match name {
+                GeneralName::DnsName(pattern) => {
+                    has_dns_names = true;
+                    if matches_pattern(pattern.as_str(), host) {
+                        return true;
+                    }
+                }
+                GeneralName::IpAddress(bytes) => {
+                    has_addresses = true;
+                    let same = match address {
+                        Some(IpAddr::V4(v4)) => bytes.as_bytes() == v4.octets(),
+                        Some(IpAddr::V6(v6)) => bytes.as_bytes() == v6.octets(),
+                        None => false,
+                    };
+                    if same {
+                        return true;
+                    }
+                }
+                _ => {}
+            }
+        }
+        let settled = if address.is_some() { has_addresses } else { has_dns_names };
+        !settled && self.common_name().is_some_and(|pattern| matches_pattern(&pattern, host))
+    }
+
+    fn common_name(&self) -> Option<String> {
+        let relative = self.0.tbs_certificate.subject.0.iter();
+        let value = &relative.flat_map(|name| name.0.iter()).find(|a| a.oid == CN)?.value;
+        let text = Utf8StringRef::try_from(value).ok().map(|s| s.as_str().to_owned());
+        let text = text.or_else(|| Some(PrintableStringRef::try_from(value).ok()?.to_string()));
+        text.or_else(|| Some(TeletexStringRef::try_from(value).ok()?.to_string()))
+    }
+}
+
+/// Does `host` match a certificate's name? A leading `*.` stands for one label.
+fn matches_pattern(pattern: &str, host: &str) -> bool {
+    if pattern.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    let Some(suffix) = pattern.strip_prefix('*').filter(|suffix| suffix.len() > 1) else {
+        return false;
+    };
+    suffix.starts_with('.')
+        && host.split_once('.').is_some_and(|(label, rest)| {
+            !label.is_empty() && rest.eq_ignore_ascii_case(&suffix[1..])
+        })
+}
+
+/// Returns an algorithm identifier without its outer tag and length, as rustls writes them.
+fn contents(algorithm: &AlgorithmIdentifierOwned) -> Option<Vec<u8>> {
+    let der = algorithm.to_der().ok()?;
+    (*der.get(1)? < 0x80).then(|| der.get(2..).map(<[u8]>::to_vec))?
+}
+
+/// Is this scheme one that TLS 1.3 lets a server sign with?
+pub(super) fn is_for_tls13(scheme: SignatureScheme) -> bool {
+    matches!(
+        scheme,
+        SignatureScheme::ECDSA_NISTP256_SHA256
+            | SignatureScheme::ECDSA_NISTP384_SHA384
+            | SignatureScheme::ECDSA_NISTP521_SHA512
+            | SignatureScheme::RSA_PSS_SHA256
+            | SignatureScheme::RSA_PSS_SHA384
+            | SignatureScheme::RSA_PSS_SHA512
+            | SignatureScheme::ED25519
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches_pattern;
+
+    #[test]
+    fn wildcards_stand_for_one_label() {
+        let cases = [
+            ("db.example.org", "DB.example.org", true),
+            ("db.example.org", "db.example.com", false),
+            ("*.example.org", "db.example.org", true),
+            ("*.example.org", "a.db.example.org", false),
+            ("*.example.org", "example.org", false),
+            ("*.example.org", ".example.org", false),
+            ("*", "db", false),
+            ("*.", "db.", false),
+            ("d*.example.org", "db.example.org", false),
+            ("127.0.0.1", "127.0.0.1", true),
+        ];
+        for (pattern, host, expected) in cases {
+            assert_eq!(matches_pattern(pattern, host), expected, "{pattern} {host}");
+        }
+    }
+}

@@ -1,0 +1,426 @@
+//! TLS in libpq's sense of `sslmode`, with rustls.
+//!
+//! rustls knows only full verification; libpq has six modes, from none to `verify-full`. The rule kept
+//! here: what was asked for is the least that is done. `require` and above never fall back to
+//! plaintext, and a certificate file that was named but cannot be read is an error and never a reason
+//! to verify less.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::certificate::{self, Certificate};
+use super::error::Error;
+use super::parameters::Parameters;
+
+/// libpq's `sslmode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Mode {
+    Disable,
+    Allow,
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Mode {
+    const NAMES: [(&'static str, Mode); 6] = [
+        ("disable", Mode::Disable),
+        ("allow", Mode::Allow),
+        ("prefer", Mode::Prefer),
+        ("require", Mode::Require),
+        ("verify-ca", Mode::VerifyCa),
+        ("verify-full", Mode::VerifyFull),
+    ];
+
+    fn parse(text: &str) -> Option<Mode> {
+        Mode::NAMES.iter().find_map(|(name, mode)| (*name == text).then_some(*mode))
+    }
+
+    /// Returns its name as libpq has it.
+    pub(super) fn name(self) -> &'static str {
+        Mode::NAMES.iter().find_map(|(name, mode)| (*mode == self).then_some(*name)).unwrap_or("")
+    }
+}
+
+/// Where the trusted certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// There are none.
+    None,
+    /// A file of certificates in PEM.
+    File(PathBuf),
+    /// The certificates the operating system trusts.
+    System,
+}
+
+/// A TLS version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Version {
+    Tls12,
+    Tls13,
+}
+
+/// How to encrypt, whom to trust, and how to show who we are.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    /// What was asked for.
+    pub(super) mode: Mode,
+    /// Whom to trust.
+    pub(super) roots: Roots,
+    /// The client's certificate and key, if there are any.
+    pub(super) client: Option<(PathBuf, PathBuf)>,
+    /// Is the server told which host name is meant?
+    pub(super) sni: bool,
+    /// Does TLS begin at once, without PostgreSQL's own negotiation?
+    pub(super) direct: bool,
+    /// Bounds of the version, as written.
+    pub(super) versions: (Option<Version>, Option<Version>),
+}
+
+impl Settings {
+    /// Reads the `ssl…` parameters; `home` is where libpq's default files are.
+    pub(super) fn resolve(parameters: &Parameters, home: Option<&Path>) -> Result<Settings, Error> {
+        let default_file = |name: &str| {
+            home.map(|home| home.join(".postgresql").join(name)).filter(|file| file.exists())
+        };
+        let roots = match parameters.non_empty("sslrootcert") {
+            Some("system") => Roots::System,
+            Some(file) => Roots::File(file.into()),
+            None => default_file("root.crt").map_or(Roots::None, Roots::File),
+        };
+        let mode = match parameters.non_empty("sslmode") {
+            Some(text) => Mode::parse(text).ok_or_else(|| invalid("sslmode", text))?,
+            None if roots == Roots::System => Mode::VerifyFull,
+            None => Mode::Prefer,
+        };
+        if roots == Roots::System && mode < Mode::VerifyFull {
+            let name = mode.name();
+            return Err(Error::Parameters(format!(
+                "weak sslmode `{name}` may not be used with `sslrootcert=system` (use `verify-full`)"
+            )));
+        }
+        if let (Some(crl), true) = (default_file("root.crl"), mode >= Mode::VerifyCa) {
+            let crl = crl.display();
+            tracing::warn!("certificate revocation list `{crl}` is not supported and not checked");
+        }
+        let certificate = match parameters.non_empty("sslcert") {
+            _ if parameters.get("sslcertmode") == Some("disable") => None,
+            Some(file) => Some(PathBuf::from(file)),
+            None => default_file("postgresql.crt"),
+        };
+        let client = match certificate {
+            None => None,
+            Some(certificate) => {
+                let key = match (parameters.non_empty("sslkey"), home) {
+                    (Some(file), _) => PathBuf::from(file),
+                    (None, Some(home)) => home.join(".postgresql/postgresql.key"),
+                    (None, None) => {
+                        return Err(Error::Parameters("`sslcert` needs `sslkey`".to_owned()));
+                    }
+                };
+                Some((certificate, key))
+            }
+        };
+        let direct = match parameters.non_empty("sslnegotiation") {
+            None | Some("postgres") => false,
+            Some("direct") if mode >= Mode::Require => true,
+            Some("direct") => {
+                return Err(Error::Parameters(format!(
+                    "weak sslmode `{}` may not be used with `sslnegotiation=direct`",
+                    mode.name()
+                )));
+            }
+            Some(other) => return Err(invalid("sslnegotiation", other)),
+        };
+        let versions = (
+            version(parameters, "ssl_min_protocol_version")?,
+            version(parameters, "ssl_max_protocol_version")?,
+        );
+        if matches!(versions, (Some(least), Some(most)) if least > most) {
+            return Err(Error::Parameters("invalid TLS protocol version range".to_owned()));
+        }
+        let sni = parameters.get("sslsni") != Some("0");
+        Ok(Settings { mode, roots, client, sni, direct, versions })
+    }
+
+    /// Complains if certificates are to be verified and none are trusted.
+    pub(super) fn check_roots(&self) -> Result<(), Error> {
+        if self.roots != Roots::None || self.mode < Mode::VerifyCa {
+            return Ok(());
+        }
+        Err(Error::Parameters(format!(
+            "sslmode `{}` needs a root certificate: set `sslrootcert` to a file or to `system`",
+            self.mode.name()
+        )))
+    }
+
+    /// Builds the connector for `host`, as the user wrote it.
+    ///
+    /// With `require`, a root certificate that is there is used as for `verify-ca`, as libpq does.
+    pub(super) fn connector(&self, host: &str) -> Result<MakeRustlsConnect, Error> {
+        let failed = |what: &str, e: &dyn std::fmt::Display| {
+            Error::Parameters(format!("failed to {what}: {e}"))
+        };
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verify = match self.mode {
+            Mode::Disable | Mode::Allow | Mode::Prefer => Verify::Nothing,
+            Mode::Require if self.roots == Roots::None => Verify::Nothing,
+            Mode::Require | Mode::VerifyCa => Verify::Chain,
+            Mode::VerifyFull => Verify::ChainAndName,
+        };
+        let trusted = if verify == Verify::Nothing { Vec::new() } else { self.trusted()? };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(trusted.iter().cloned());
+        let verifier =
+            Verifier { verify, host: host.to_owned(), roots, trusted, provider: provider.clone() };
+        let versions =
+            [(Version::Tls12, &rustls::version::TLS12), (Version::Tls13, &rustls::version::TLS13)]
+                .into_iter()
+                .filter(|(version, _)| self.versions.0.is_none_or(|least| *version >= least))
+                .filter(|(version, _)| self.versions.1.is_none_or(|most| *version <= most))
+                .map(|(_, version)| version)
+                .collect::<Vec<_>>();
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&versions)
+            .map_err(|e| failed("set up TLS", &e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let mut config = match &self.client {
+            None => builder.with_no_client_auth(),
+            Some((certificate, key)) => {
+                let chain = read_certificates(certificate)?;
+                let key = provider
+                    .key_provider
+                    .load_private_key(read_key(key)?)
+                    .map_err(|e| failed(&format!("use private key `{}`", key.display()), &e))?;
+                let certified = CertifiedKey::new(chain, key);
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.enable_sni = self.sni;
+        if self.direct {
+            config.alpn_protocols = vec![b"postgresql".to_vec()];
+        }
+        // A resumed session would not be verified against the files as they are now.
+        config.resumption = rustls::client::Resumption::disabled();
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
+        match &self.roots {
+            Roots::None => Ok(Vec::new()),
+            Roots::File(file) => read_certificates(file),
+            Roots::System => {
+                let found = rustls_native_certs::load_native_certs();
+                if found.certs.is_empty() {
+                    let why = found.errors.first().map(|e| format!(": {e}")).unwrap_or_default();
+                    let message = format!("the system trusts no certificates{why}");
+                    return Err(Error::Parameters(message));
+                }
+                Ok(found.certs)
+            }
+        }
+    }
+}
+
+fn invalid(keyword: &str, value: &str) -> Error {
+    Error::Parameters(format!("invalid value `{value}` for connection parameter `{keyword}`"))
+}
+
+fn version(parameters: &Parameters, keyword: &str) -> Result<Option<Version>, Error> {
+    let upper = keyword == "ssl_max_protocol_version";
+    match parameters.non_empty(keyword) {
+        None => Ok(None),
+        // As a lower bound, older ones are met by what rustls speaks.
+        Some("TLSv1" | "TLSv1.1") if !upper => Ok(None),
+        Some("TLSv1.2") => Ok(Some(Version::Tls12)),
+        Some("TLSv1.3") => Ok(Some(Version::Tls13)),
+        Some(other) => Err(invalid(keyword, other)),
+    }
+}
+
+fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let shown = file.display();
+    let failed = |why: String| {
+        Error::Parameters(format!("failed to read certificates from `{shown}`: {why}"))
+    };
+    let bytes = std::fs::read(file).map_err(|e| failed(e.to_string()))?;
+    let certificates = CertificateDer::pem_slice_iter(&bytes)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| failed(e.to_string()))?;
+    if certificates.is_empty() {
+        return Err(failed("there are none".to_owned()));
+    }
+    Ok(certificates)
+}
+
+/// Reads a private key, which others must not be able to read: libpq's rule.
+fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, Error> {
+    let shown = file.display();
+    let failed =
+        |why: String| Error::Parameters(format!("failed to read private key `{shown}`: {why}"));
+    let metadata = std::fs::metadata(file).map_err(|e| failed(e.to_string()))?;
+    let forbidden = if metadata.uid() == 0 { 0o037 } else { 0o077 };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & forbidden != 0 {
+        return Err(failed(format!("its mode {mode:04o} lets others read it; set it to 0600")));
+    }
+    let bytes = std::fs::read(file).map_err(|e| failed(e.to_string()))?;
+    PrivateKeyDer::from_pem_slice(&bytes).map_err(|e| {
+        let encrypted = bytes.windows(9).any(|w| w == b"ENCRYPTED");
+        failed(if encrypted { "it has a passphrase".to_owned() } else { e.to_string() })
+    })
+}
+
+/// How much of a server's certificate is verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verify {
+    Nothing,
+    Chain,
+    ChainAndName,
+}
+
+/// Verifies server certificates as far as the mode asks for.
+#[derive(Debug)]
+struct Verifier {
+    verify: Verify,
+    host: String,
+    roots: RootCertStore,
+    trusted: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    fn verify_chain(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let strict = ParsedCertificate::try_from(end_entity).and_then(|certificate| {
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &self.roots,
+                intermediates,
+                now,
+                algorithms.all,
+            )
+        });
+        let Err(strict) = strict else { return Ok(()) };
+        let Some(certificate) = Certificate::parse(end_entity) else { return Err(strict) };
+        if !certificate.is_valid_at(now) {
+            return Err(strict);
+        }
+        let trusted_itself = certificate.is_self_issued() && self.trusted.contains(end_entity);
+        let signed_by_root = || {
+            let roots = self.trusted.iter().filter_map(|root| Certificate::parse(root));
+            certificate.is_version_1()
+                && roots
+                    .filter(|root| root.is_valid_at(now))
+                    .any(|root| certificate.is_signed_by(&root, algorithms))
+        };
+        if trusted_itself || signed_by_root() { Ok(()) } else { Err(strict) }
+    }
+
+    fn verify_name(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let strict = ParsedCertificate::try_from(end_entity)
+            .and_then(|certificate| verify_server_name(&certificate, server_name));
+        let Err(strict) = strict else { return Ok(()) };
+        match Certificate::parse(end_entity) {
+            Some(certificate) if certificate.is_for(&self.host) => Ok(()),
+            Some(_) => Err(CertificateError::NotValidForName.into()),
+            None => Err(strict),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if self.verify != Verify::Nothing {
+            self.verify_chain(end_entity, intermediates, now)?;
+        }
+        if self.verify == Verify::ChainAndName {
+            self.verify_name(end_entity, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let strict = verify_tls12_signature(message, certificate, signed, algorithms);
+        strict.or_else(|e| self.verify_signature(message, certificate, signed, e))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        let strict = verify_tls13_signature(message, certificate, signed, algorithms);
+        strict.or_else(|e| {
+            if !certificate::is_for_tls13(signed.scheme) {
+                return Err(e);
+            }
+            self.verify_signature(message, certificate, signed, e)
+        })
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl Verifier {
+    /// Verifies the handshake's signature where webpki refused the certificate for its version.
+    fn verify_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+        strict: rustls::Error,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        match Certificate::parse(certificate) {
+            Some(certificate)
+                if certificate.is_version_1()
+                    && certificate.signed_handshake(message, signed, algorithms) =>
+            {
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            _ => Err(strict),
+        }
+    }
+}
