@@ -510,7 +510,7 @@ fn list_toc(request: &Request<'_>, manifest: &Manifest, toc: &[u8], findings: &F
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(folder.path().join(TOC))?;
     std::io::Write::write_all(&mut file, toc)?;
     let path = folder.path().to_str().context("the temporary directory has an odd name")?;
-    let spec = Spec::new(&program.path).args(["--list", "--format=directory", path]);
+    let spec = Spec::new(program.pg_restore()).args(["--list", "--format=directory", path]);
     match spec.output(request.stop, u64::MAX) {
         Ok(_) => {}
         Err(error @ child::Error::Failed { .. }) => {
@@ -518,7 +518,7 @@ fn list_toc(request: &Request<'_>, manifest: &Manifest, toc: &[u8], findings: &F
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(program.version)
+    Ok(program.version())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
