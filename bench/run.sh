@@ -121,8 +121,9 @@ EOF
 done
 
 # The contestants: a name, what it needs, and a command line for bash. In it: \$out, the directory to write into.
-names=() needs=() commands=() kinds=()
-row() { kinds+=("$1"); names+=("$2"); needs+=("$3"); commands+=("$4"); }
+names=() needs=() commands=() kinds=() servers=()
+row() { kinds+=("$1"); names+=("$2"); needs+=("$3"); commands+=("$4"); servers+=("$server"); }
+server=5432
 url() { echo "postgresql:///bench?host=$sockets&port=$1&user=postgres"; }
 opsctl() { # PORT BIN REPOSITORY COMPRESSION
     printf 'PATH=%q:$PATH DATABASE_URL=%q exec %q --quiet backup --repository %s --compression %s --jobs 2' "$2" "$(url "$1")" "$OPSCTL" "$3" "$4"
@@ -136,14 +137,18 @@ row opsctl "opsctl gzip"                      "$OPSCTL"              "$(opsctl 5
 if [ -n "${BENCH_S3_URL:-}" ]; then
     row s3 "opsctl gzip to S3"                "$OPSCTL"              "$(opsctl 5432 "$PG_BIN" '"$s3"' gzip)"
 fi
-zname="PostgreSQL ${ZSTD_PG_BIN:+$(major "$ZSTD_PG_BIN")}"
-[ -n "$ZSTD_PG_BIN" ] || zname="PostgreSQL >= 16"
+# The zstd rows: of the same server if it can, else of the other one, with the pipe measured there as well.
+on=", PostgreSQL ${ZSTD_PG_BIN:+$(major "$ZSTD_PG_BIN")}"
+[ -n "$ZSTD_PG_BIN" ] || on=", PostgreSQL >= 16"
+[ "$zport" != 5432 ] || on=
 if [ -z "$ZSTD_PG_BIN" ]; then
-    row peer   "pg_dump -Fd -j2 -Z zstd:3, $zname" /nonexistent ""
-    row opsctl "opsctl zstd:3, $zname"             /nonexistent ""
+    row peer   "pg_dump -Fd -j2 -Z zstd:3$on"         /nonexistent           ""
+    row opsctl "opsctl zstd:3$on"                     /nonexistent           ""
 else
-    row peer   "pg_dump -Fd -j2 -Z zstd:3, $zname" "$ZSTD_PG_BIN/pg_dump" "exec $zq/pg_dump -p $zport -Fd -j2 -Z zstd:3 -f \"\$out/dump\""
-    row opsctl "opsctl zstd:3, $zname"             "$OPSCTL"              "$(opsctl "$zport" "$ZSTD_PG_BIN" '"$out"' zstd:3)"
+    server=$zport
+    [ "$zport" = 5432 ] || row peer "pg_dump -Fc -Z0 | zstd -T2 -3$on" zstd  "set -o pipefail; $zq/pg_dump -p $zport -Fc -Z0 | zstd -q -T2 -3 -o \"\$out/dump.zst\""
+    row peer   "pg_dump -Fd -j2 -Z zstd:3$on"         "$ZSTD_PG_BIN/pg_dump" "exec $zq/pg_dump -p $zport -Fd -j2 -Z zstd:3 -f \"\$out/dump\""
+    row opsctl "opsctl zstd:3$on"                     "$OPSCTL"              "$(opsctl "$zport" "$ZSTD_PG_BIN" '"$out"' zstd:3)"
 fi
 
 installed() { type -P "$1" >/dev/null 2>&1; }
@@ -181,7 +186,7 @@ show() { if [ "$1" = - ]; then echo "–"; else awk "BEGIN { printf \"$2\", $1 }
 cpu=$(sed -nE 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 line() { local cell; for cell in "$@"; do printf '| %s ' "${cell//|/\\|}"; done; echo '|'; }
 
-"$PG_BIN/psql" -X -A -t -F ' ' -p 5432 -c "SELECT round(pg_database_size('bench') / 1024.0 ^ 3, 2), (SELECT round(sum(pg_table_size(oid)) / 1024.0 ^ 3, 2) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace), (SELECT reltuples::bigint FROM pg_class WHERE oid = 'events'::regclass)" >"$BENCH_DIR/size"
+"$PG_BIN/psql" -X -A -t -F ' ' -p 5432 -c "SELECT round(pg_database_size('bench') / 1024.0 ^ 3, 2), (SELECT round(sum(pg_table_size(oid)) / 1024.0 ^ 3, 2) FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace), (SELECT round(reltuples::numeric / 1e6, 1) FROM pg_class WHERE oid = 'events'::regclass)" >"$BENCH_DIR/size"
 read -r dbsize tables events <"$BENCH_DIR/size"
 echo "# Benchmark of $(date -u +%Y-%m-%d)"
 echo
@@ -189,7 +194,7 @@ echo "- Machine: $(nproc) cores, ${cpu:-unknown CPU}, $(awk '/^MemTotal/ { print
 echo "- $("$PG_BIN/postgres" --version)$([ "${zport:-5432}" = 5432 ] || echo "; for zstd $("$ZSTD_PG_BIN/postgres" --version)")"
 opsctl_version=$(if installed "$OPSCTL"; then "$OPSCTL" --version 2>/dev/null | head -n 1 || true; fi)
 echo "- ${opsctl_version:-opsctl: version not known}; $(installed zstd && zstd --version | tr -d '*' | sed 's/^ *//; s/ *$//; s/, by .*//' || echo "zstd is not installed")"
-echo "- Database: $dbsize GiB, $tables GiB of it tables with TOAST, $events rows in the largest; all in the page cache"
+echo "- Database: $dbsize GiB, $tables GiB of it tables with TOAST, $events million rows in the largest; all in the page cache"
 echo "- Runs: $RUNS of each, in turn; medians. CPU is the client's, its children included. RSS is that of its largest process."
 echo
 line "" "wall, s" "CPU, s" "peak RSS, MiB" "written, MB"
@@ -204,7 +209,7 @@ for i in "${!names[@]}"; do
         "$(m=$(median "$i" 6); if [ "$m" = 0 ] || [ "$m" = - ]; then echo "–"; else show "$m/1000000" %.0f; fi)"
 done
 echo
-echo "opsctl / peer, below 1 where opsctl needs less:"
+echo "opsctl / peer on the same server, below 1 where opsctl needs less:"
 echo
 line "" "peer" "wall" "CPU" "written"
 line "---" "---" "--:" "--:" "--:"
@@ -212,7 +217,7 @@ ratio() { if [ "$1" = - ] || [ "$2" = - ] || awk "BEGIN { exit !($2 == 0 || $1 =
 for i in "${!names[@]}"; do
     [ "${kinds[$i]}" != peer ] && installed "${needs[$i]}" && [ "$(median "$i" 3)" != - ] || continue
     for j in "${!names[@]}"; do
-        [ "${kinds[$j]}" = peer ] && installed "${needs[$j]}" && [ "$(median "$j" 3)" != - ] || continue
+        [ "${kinds[$j]}" = peer ] && [ "${servers[$j]}" = "${servers[$i]}" ] && installed "${needs[$j]}" && [ "$(median "$j" 3)" != - ] || continue
         line "${names[$i]}" "${names[$j]}" "$(ratio "$(median "$i" 3)" "$(median "$j" 3)")" "$(ratio "$(median "$i" 4)" "$(median "$j" 4)")" "$(ratio "$(median "$i" 6)" "$(median "$j" 6)")"
     done
 done
