@@ -66,7 +66,9 @@ impl Command {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Backup(BackupArgs { command: Some(BackupCommand::List), .. }) => "backup list",
-            Command::Backup(BackupArgs { command: Some(BackupCommand::Prune(_)), .. }) => "backup prune",
+            Command::Backup(BackupArgs { command: Some(BackupCommand::Prune(_)), .. }) => {
+                "backup prune"
+            }
             Command::Backup(_) => "backup",
             Command::VerifyBackup(_) => "verify-backup",
             Command::Config(_) => "config",

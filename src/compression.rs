@@ -214,7 +214,10 @@ mod tests {
             let error = decoded(*codec, &stored, 99_999).unwrap_err();
             assert_eq!(error.to_string(), "decompresses to more than 99999 bytes");
             stored.push(0);
-            assert_eq!(decoded(*codec, &stored, 100_000).unwrap_err().to_string(), "1 bytes follow its end");
+            assert_eq!(
+                decoded(*codec, &stored, 100_000).unwrap_err().to_string(),
+                "1 bytes follow its end"
+            );
         }
     }
 }

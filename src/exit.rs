@@ -37,7 +37,10 @@ impl Exit {
         (Exit::Done, "did what was asked, or there was nothing to do"),
         (Exit::Failed, "could not do its job"),
         (Exit::Usage, "wrong command line"),
-        (Exit::BadNews, "did its job, and the news is bad: a backup that does not verify, a finding"),
+        (
+            Exit::BadNews,
+            "did its job, and the news is bad: a backup that does not verify, a finding",
+        ),
         (Exit::Configuration, "configuration missing or wrong"),
         (Exit::Locked, "another run holds the lock"),
         (Exit::Database, "database unreachable, or it refused"),

@@ -13,7 +13,9 @@ use indicatif::ProgressBar;
 use sha2::{Digest as _, Sha256};
 use twox_hash::xxhash3_128::Hasher;
 
-use crate::backup::manifest::{Artifact, Chunk, Contents, Detail, Kind, Layout, MANIFEST, Manifest, TOC};
+use crate::backup::manifest::{
+    Artifact, Chunk, Contents, Detail, Kind, Layout, MANIFEST, Manifest, TOC,
+};
 use crate::backup::repository::{Folder, LEASE, Repository, SUMS, VERIFICATIONS};
 use crate::backup::rows::{Digest, END_MARKER, RowCounter, Rows};
 use crate::backup::sink::hex;
@@ -111,7 +113,12 @@ impl Findings {
             return;
         }
         let (chunk, offset) = chunk.unzip();
-        list.push(Finding { artifact: artifact.map(str::to_owned), chunk, offset, what: what.into() });
+        list.push(Finding {
+            artifact: artifact.map(str::to_owned),
+            chunk,
+            offset,
+            what: what.into(),
+        });
     }
 }
 
@@ -134,7 +141,11 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
         findings_not_listed: 0,
     };
     match request.repository.manifest(request.folder)? {
-        None => findings.add(None, None, format!("there is no `{MANIFEST}`: the backup was never completed")),
+        None => findings.add(
+            None,
+            None,
+            format!("there is no `{MANIFEST}`: the backup was never completed"),
+        ),
         Some(Err(error)) => findings.add(None, None, error.to_string()),
         Some(Ok((manifest, json))) => look(request, &manifest, &json, &findings, &mut result)?,
     }
@@ -147,7 +158,11 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
 }
 
 /// Stores the result beside the backup; nothing is ever overwritten.
-pub(crate) fn record(repository: &Repository, folder: &Folder, result: &Verification) -> anyhow::Result<()> {
+pub(crate) fn record(
+    repository: &Repository,
+    folder: &Folder,
+    result: &Verification,
+) -> anyhow::Result<()> {
     let name = format!("{VERIFICATIONS}{}.json", result.at.format("%Y%m%dT%H%M%S%.6fZ"));
     let json = serde_json::to_vec_pretty(result)?;
     let put = repository.storage.put(&folder.key(&name)?, json.into(), Overwrite::Refuse);
@@ -172,7 +187,9 @@ fn look(
     let detail = match (&manifest.contents, request.identities) {
         (Contents::Open(detail), _) => Some(detail.clone()),
         (Contents::Sealed(sealed), Some(identities)) => unseal(manifest, sealed, identities)
-            .inspect_err(|error| findings.add(None, None, format!("the sealed contents cannot be read: {error:#}")))
+            .inspect_err(|error| {
+                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"))
+            })
             .ok(),
         (Contents::Sealed(_), None) => None,
     };
@@ -193,7 +210,11 @@ fn look(
 }
 
 /// Decrypts what the manifest says of the content.
-pub(crate) fn unseal(manifest: &Manifest, sealed: &str, identities: &Identities) -> anyhow::Result<Detail> {
+pub(crate) fn unseal(
+    manifest: &Manifest,
+    sealed: &str,
+    identities: &Identities,
+) -> anyhow::Result<Detail> {
     use base64::Engine as _;
     let sealed = base64::engine::general_purpose::STANDARD.decode(sealed)?;
     let detail: Detail = serde_json::from_slice(&identities.decrypt(&sealed)?)?;
@@ -204,12 +225,18 @@ pub(crate) fn unseal(manifest: &Manifest, sealed: &str, identities: &Identities)
 /// Compares the listing with the manifest: what is missing, of another size, or should not be there.
 ///
 /// Returns the names of what is missing, so that each is reported once.
-fn check_presence(request: &Request<'_>, manifest: &Manifest, findings: &Findings) -> anyhow::Result<BTreeSet<String>> {
+fn check_presence(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    findings: &Findings,
+) -> anyhow::Result<BTreeSet<String>> {
     let mut missing = BTreeSet::new();
     let prefix = format!("{}/", request.folder.path());
     let listed = request.repository.storage.list(&prefix)?;
-    let mut sizes: BTreeMap<&str, u64> =
-        listed.iter().filter_map(|o| Some((o.key.as_str().strip_prefix(&prefix)?, o.size))).collect();
+    let mut sizes: BTreeMap<&str, u64> = listed
+        .iter()
+        .filter_map(|o| Some((o.key.as_str().strip_prefix(&prefix)?, o.size)))
+        .collect();
     for (name, size, _) in manifest.objects() {
         match sizes.remove(name) {
             None => {
@@ -217,7 +244,11 @@ fn check_presence(request: &Request<'_>, manifest: &Manifest, findings: &Finding
                 missing.insert(name.to_owned());
             }
             Some(found) if found != size => {
-                findings.add(Some(name), None, format!("has {found} bytes where the manifest says {size}"));
+                findings.add(
+                    Some(name),
+                    None,
+                    format!("has {found} bytes where the manifest says {size}"),
+                );
             }
             Some(_) => {}
         }
@@ -225,18 +256,30 @@ fn check_presence(request: &Request<'_>, manifest: &Manifest, findings: &Finding
     if sizes.remove(SUMS).is_none() {
         findings.add(Some(SUMS), None, "is missing");
     }
-    for name in sizes.keys().filter(|name| ![MANIFEST, LEASE].contains(name) && !name.starts_with(VERIFICATIONS)) {
+    for name in sizes
+        .keys()
+        .filter(|name| ![MANIFEST, LEASE].contains(name) && !name.starts_with(VERIFICATIONS))
+    {
         findings.add(Some(name), None, "is not in the manifest: it does not belong to this backup");
     }
     Ok(missing)
 }
 
 /// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself.
-fn check_sums(request: &Request<'_>, manifest: &Manifest, json: &[u8], findings: &Findings) -> anyhow::Result<()> {
+fn check_sums(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    json: &[u8],
+    findings: &Findings,
+) -> anyhow::Result<()> {
     let expected = sums(manifest, json);
     match request.repository.storage.get(&request.folder.key(SUMS)?, 1 << 30) {
         Ok(found) if found == expected.as_bytes() => {}
-        Ok(_) => findings.add(Some(SUMS), None, format!("does not agree with `{MANIFEST}`: one of the two was changed")),
+        Ok(_) => findings.add(
+            Some(SUMS),
+            None,
+            format!("does not agree with `{MANIFEST}`: one of the two was changed"),
+        ),
         Err(error) => is_damage(error).map(|what| findings.add(Some(SUMS), None, what))?,
     }
     Ok(())
@@ -323,7 +366,12 @@ fn read_chunks(reader: &Reader<'_>, detail: Option<&Detail>) -> anyhow::Result<O
 }
 
 /// Compares what was found in a whole artifact with what the manifest says.
-fn check_artifact(artifact: &Artifact, detail: Option<&Detail>, found: &Progress, findings: &Findings) {
+fn check_artifact(
+    artifact: &Artifact,
+    detail: Option<&Detail>,
+    found: &Progress,
+    findings: &Findings,
+) {
     let name = Some(artifact.name.as_str());
     if hex(&found.sha256.clone().finalize()) != artifact.sha256 {
         findings.add(name, None, "its SHA-256 as a whole differs, though its chunks' do not");
@@ -333,17 +381,31 @@ fn check_artifact(artifact: &Artifact, detail: Option<&Detail>, found: &Progress
         Kind::Table => {
             let Some(table) = detail.tables.get(&artifact.name) else { return };
             if table.rows != found.rows.count {
-                let what = format!("holds {} rows where the manifest says {}", found.rows.count, table.rows);
+                let what = format!(
+                    "holds {} rows where the manifest says {}",
+                    found.rows.count, table.rows
+                );
                 findings.add(name, None, what);
             } else if table.digest != found.rows.digest {
-                findings.add(name, None, format!("its rows are not those that were dumped: digest {}", found.rows.digest));
+                findings.add(
+                    name,
+                    None,
+                    format!(
+                        "its rows are not those that were dumped: digest {}",
+                        found.rows.digest
+                    ),
+                );
             }
         }
         Kind::LargeObject => {
             let Some(object) = detail.large_objects.get(&artifact.name) else { return };
             let digest = found.hasher.as_ref().map(Digest::of_bytes);
             if digest.is_some_and(|digest| digest != object.digest) {
-                findings.add(name, None, "its content is not that of the large object that was dumped");
+                findings.add(
+                    name,
+                    None,
+                    "its content is not that of the large object that was dumped",
+                );
             }
         }
         Kind::Toc | Kind::LargeObjectToc | Kind::Globals | Kind::Notes => {}
@@ -399,7 +461,9 @@ impl Reader<'_> {
             (true, None) => return Ok(Some(Plain { stored: Bytes::new(), raw: None })),
             (true, Some(identities)) => match identities.decrypt(&stored) {
                 Ok(plain) => plain.into(),
-                Err(error) => return bad(format!("cannot be decrypted: {:#}", anyhow::Error::from(error))),
+                Err(error) => {
+                    return bad(format!("cannot be decrypted: {:#}", anyhow::Error::from(error)));
+                }
             },
         };
         match self.decompress(artifact, chunk, &stored) {
@@ -408,7 +472,12 @@ impl Reader<'_> {
         }
     }
 
-    fn decompress(&self, artifact: &Artifact, chunk: &Chunk, stored: &[u8]) -> std::io::Result<Vec<u8>> {
+    fn decompress(
+        &self,
+        artifact: &Artifact,
+        chunk: &Chunk,
+        stored: &[u8],
+    ) -> std::io::Result<Vec<u8>> {
         let mut raw = Vec::new();
         let length = compression::decode(artifact.compression, stored, chunk.raw_bytes, |piece| {
             if raw.capacity() == 0 {
@@ -417,7 +486,8 @@ impl Reader<'_> {
             raw.extend_from_slice(piece);
         })?;
         if length != chunk.raw_bytes {
-            let what = format!("{length} bytes come out where the manifest says {}", chunk.raw_bytes);
+            let what =
+                format!("{length} bytes come out where the manifest says {}", chunk.raw_bytes);
             return Err(std::io::Error::other(what));
         }
         Ok(raw)
@@ -438,7 +508,11 @@ impl Reader<'_> {
                 whole = stripped.is_some();
                 text = stripped.unwrap_or(text);
                 if !whole {
-                    self.findings.add(Some(&artifact.name), None, "it does not end with the COPY end marker: it lacks its end");
+                    self.findings.add(
+                        Some(&artifact.name),
+                        None,
+                        "it does not end with the COPY end marker: it lacks its end",
+                    );
                 }
             }
             let mut counter = RowCounter::default();
@@ -446,7 +520,12 @@ impl Reader<'_> {
             let ended;
             (rows, ended) = counter.finish();
             if !ended || rows.count != artifact.chunks[c].rows {
-                let what = format!("chunk {} holds {} rows where the manifest says {}", c + 1, rows.count, artifact.chunks[c].rows);
+                let what = format!(
+                    "chunk {} holds {} rows where the manifest says {}",
+                    c + 1,
+                    rows.count,
+                    artifact.chunks[c].rows
+                );
                 self.findings.add(Some(&artifact.name), None, what);
                 whole = false;
             }
@@ -460,7 +539,9 @@ impl Reader<'_> {
                 progress.sha256.update(&stored);
                 progress.rows.merge(rows);
                 match artifact.kind {
-                    Kind::LargeObject => progress.hasher.get_or_insert_with(Hasher::new).write(&raw),
+                    Kind::LargeObject => {
+                        progress.hasher.get_or_insert_with(Hasher::new).write(&raw)
+                    }
                     Kind::Toc => progress.content.extend_from_slice(&raw),
                     Kind::Table | Kind::LargeObjectToc | Kind::Globals | Kind::Notes => {}
                 }
@@ -481,7 +562,8 @@ fn check_toc(manifest: &Manifest, toc: &[u8], findings: &Findings) {
         while let Some(entry) = reader.next_entry()? {
             if entry.has_data {
                 let file = entry.file_name(version)?;
-                let suffix = if entry.kind == "TABLE DATA" { manifest.compression.suffix() } else { "" };
+                let suffix =
+                    if entry.kind == "TABLE DATA" { manifest.compression.suffix() } else { "" };
                 files.insert(format!("{file}{suffix}"));
             }
         }
@@ -494,20 +576,36 @@ fn check_toc(manifest: &Manifest, toc: &[u8], findings: &Findings) {
                 findings.add(Some(file), None, format!("`{TOC}` names it, the manifest does not"));
             }
             let data = |a: &&Artifact| matches!(a.kind, Kind::Table | Kind::LargeObjectToc);
-            for artifact in manifest.artifacts.iter().filter(data).filter(|a| !files.contains(&a.name)) {
-                findings.add(Some(&artifact.name), None, format!("the manifest names it, `{TOC}` does not"));
+            for artifact in
+                manifest.artifacts.iter().filter(data).filter(|a| !files.contains(&a.name))
+            {
+                findings.add(
+                    Some(&artifact.name),
+                    None,
+                    format!("the manifest names it, `{TOC}` does not"),
+                );
             }
         }
     }
 }
 
 /// Has the stock pg_restore read the table of contents; returns its version.
-fn list_toc(request: &Request<'_>, manifest: &Manifest, toc: &[u8], findings: &Findings) -> anyhow::Result<String> {
-    let program =
-        ClientPrograms::find_restore(manifest.server.major, request.bin_dir, request.environment, request.stop)?;
+fn list_toc(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    toc: &[u8],
+    findings: &Findings,
+) -> anyhow::Result<String> {
+    let program = ClientPrograms::find_restore(
+        manifest.server.major,
+        request.bin_dir,
+        request.environment,
+        request.stop,
+    )?;
     // pg_restore reads a directory's TOC from a directory only.
     let folder = tempfile::Builder::new().prefix("opsctl-verify-").tempdir()?;
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(folder.path().join(TOC))?;
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).open(folder.path().join(TOC))?;
     std::io::Write::write_all(&mut file, toc)?;
     let path = folder.path().to_str().context("the temporary directory has an odd name")?;
     let spec = Spec::new(program.pg_restore()).args(["--list", "--format=directory", path]);

@@ -8,8 +8,8 @@ use crate::backup::manifest::{Manifest, Scope};
 use crate::backup::prune::{self, Applied, Plan, Planned};
 use crate::backup::repository::Repository;
 use crate::backup::retention::Condition;
-use crate::backup::take::{self, Request, Taken};
 use crate::backup::shrink;
+use crate::backup::take::{self, Request, Taken};
 use crate::cli::{BackupArgs, BackupCommand};
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Config, Overrides, Retention};
@@ -60,7 +60,8 @@ fn for_each_database(
     for database in &config.databases {
         context.stop.check()?;
         let label = database.label().unwrap_or("?").to_owned();
-        let result = open::database(context, database).and_then(|(target, name)| work(&target, &name, database));
+        let result = open::database(context, database)
+            .and_then(|(target, name)| work(&target, &name, database));
         match result {
             Ok(outcome) => outcomes.push(outcome),
             // With one database its error is the run's.
@@ -69,7 +70,12 @@ fn for_each_database(
                 let (exit, message) = (failure::exit(&error), failure::one_line(&error));
                 tracing::error!("database `{label}`: {message}");
                 let json = serde_json::json!({ "database": label, "exit": exit.number(), "error": message });
-                outcomes.push(Outcome { text: format!("{label}: FAILED: {message}\n"), database: label, exit, json });
+                outcomes.push(Outcome {
+                    text: format!("{label}: FAILED: {message}\n"),
+                    database: label,
+                    exit,
+                    json,
+                });
             }
         }
     }
@@ -152,8 +158,18 @@ fn back_up(
                 finish(context, &repository, name, retention, manifest, settings, prune)
             }
             Err(error) => {
-                tracing::error!("repository `{}` has no backup of `{name}`: {}", repository.name, failure::one_line(&error));
-                Stored { repository: repository.name, exit: failure::exit(&error), text: failure::one_line(&error), json: serde_json::Value::Null, manifest: None }
+                tracing::error!(
+                    "repository `{}` has no backup of `{name}`: {}",
+                    repository.name,
+                    failure::one_line(&error)
+                );
+                Stored {
+                    repository: repository.name,
+                    exit: failure::exit(&error),
+                    text: failure::one_line(&error),
+                    json: serde_json::Value::Null,
+                    manifest: None,
+                }
             }
         });
     }
@@ -171,7 +187,12 @@ fn scope(settings: &config::Backup) -> Scope {
 }
 
 fn retention_of(config: &Config, repository: &Repository) -> Retention {
-    config.repositories.iter().find(|r| r.name == repository.name).map(|r| r.retention).unwrap_or_default()
+    config
+        .repositories
+        .iter()
+        .find(|r| r.name == repository.name)
+        .map(|r| r.retention)
+        .unwrap_or_default()
 }
 
 /// What became of a backup in one repository.
@@ -199,11 +220,15 @@ fn finish(
     let mut problem = None;
     match prune::plan(repository, name, retention, crate::clock::now(), &context.stop) {
         Ok(plan) => {
-            suspicions = shrink::suspicions(&manifest, previous(&plan, &manifest), settings.shrink_percent);
+            suspicions =
+                shrink::suspicions(&manifest, previous(&plan, &manifest), settings.shrink_percent);
             // A backup that may be the ruin of a good one must not make room for itself.
             let keep = !suspicions.is_empty() && settings.fail_on_shrink;
             if prune && keep {
-                tracing::warn!("repository `{}`: nothing is removed, because the backup is suspicious", repository.name);
+                tracing::warn!(
+                    "repository `{}`: nothing is removed, because the backup is suspicious",
+                    repository.name
+                );
             } else if prune {
                 let applied = plan.apply(repository, &context.run, &context.stop);
                 for error in &applied.failures {
@@ -214,19 +239,27 @@ fn finish(
         }
         Err(error) => {
             let message = failure::one_line(&error);
-            tracing::warn!("retention was not applied to repository `{}`: {message}", repository.name);
+            tracing::warn!(
+                "retention was not applied to repository `{}`: {message}",
+                repository.name
+            );
             problem = Some(message);
         }
     }
     for suspicion in &suspicions {
-        tracing::warn!("the backup of `{name}` in repository `{}` is suspicious: {suspicion}", repository.name);
+        tracing::warn!(
+            "the backup of `{name}` in repository `{}` is suspicious: {suspicion}",
+            repository.name
+        );
     }
-    let exit = if settings.fail_on_shrink && !suspicions.is_empty() { Exit::BadNews } else { Exit::Done };
+    let exit =
+        if settings.fail_on_shrink && !suspicions.is_empty() { Exit::BadNews } else { Exit::Done };
     let json = serde_json::json!({
         "repository": repository.name, "place": repository.storage.place(), "stored_bytes": manifest.totals.stored_bytes,
         "suspicions": suspicions, "pruned": pruned, "retention_error": problem,
     });
-    let mut text = format!("{} in {}", bytes(manifest.totals.stored_bytes), repository.storage.place());
+    let mut text =
+        format!("{} in {}", bytes(manifest.totals.stored_bytes), repository.storage.place());
     for suspicion in &suspicions {
         write!(text, "; SUSPICIOUS: {suspicion}").ok();
     }
@@ -236,7 +269,9 @@ fn finish(
 /// Returns the newest good backup before `manifest`.
 fn previous<'a>(plan: &'a Plan, manifest: &Manifest) -> Option<&'a Manifest> {
     let before = |p: &&Planned| {
-        p.decision.backup.condition == Condition::Good && p.decision.backup.id != manifest.id && p.decision.backup.at <= manifest.begun_at
+        p.decision.backup.condition == Condition::Good
+            && p.decision.backup.id != manifest.id
+            && p.decision.backup.at <= manifest.begun_at
     };
     plan.backups.iter().find(before).and_then(|p| p.manifest.as_deref())
 }
@@ -256,8 +291,15 @@ fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) 
     let totals = results.iter().find_map(|r| r.manifest.as_ref()).map(|m| m.totals);
     match &totals {
         Some(t) => {
-            let (tables, rows) = (crate::text::counted(t.tables, "table"), crate::text::counted(t.rows, "row"));
-            writeln!(text, "{name}: backup {} of {tables}, {rows}, {} in {seconds:.1} s", context.run, bytes(t.raw_bytes)).ok();
+            let (tables, rows) =
+                (crate::text::counted(t.tables, "table"), crate::text::counted(t.rows, "row"));
+            writeln!(
+                text,
+                "{name}: backup {} of {tables}, {rows}, {} in {seconds:.1} s",
+                context.run,
+                bytes(t.raw_bytes)
+            )
+            .ok();
         }
         None => {
             writeln!(text, "{name}: NO BACKUP").ok();
@@ -285,17 +327,33 @@ fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) 
 fn plan_all(context: &Context, config: &Config) -> anyhow::Result<Report> {
     let repositories = open::repositories(context, config)?;
     let report = for_each_database(context, config, |target, name, database| {
-        let survey = take::survey(target, database.bin_dir.as_deref(), &context.environment, &context.stop)?;
+        let survey =
+            take::survey(target, database.bin_dir.as_deref(), &context.environment, &context.stop)?;
         let mut text = format!(
             "{name}: would back up {} (PostgreSQL {}, {}, pg_dump {})\n",
-            target.describe(), survey.server, bytes(survey.bytes), survey.pg_dump,
+            target.describe(),
+            survey.server,
+            bytes(survey.bytes),
+            survey.pg_dump,
         );
         let mut places = Vec::new();
         for repository in &repositories {
-            let plan = prune::plan(repository, name, retention_of(config, repository), context.now, &context.stop)?;
+            let plan = prune::plan(
+                repository,
+                name,
+                retention_of(config, repository),
+                context.now,
+                &context.stop,
+            )?;
             let free = repository.storage.free_bytes()?;
             let free_text = free.map_or(String::new(), |free| format!(", {} free", bytes(free)));
-            writeln!(text, "  {}: into {}{free_text}; {} kept now", repository.name, repository.storage.place(), crate::text::counted(plan.backups.len() as u64, "backup"))?;
+            writeln!(
+                text,
+                "  {}: into {}{free_text}; {} kept now",
+                repository.name,
+                repository.storage.place(),
+                crate::text::counted(plan.backups.len() as u64, "backup")
+            )?;
             places.push(serde_json::json!({ "repository": repository.name, "place": repository.storage.place(), "backups": plan.backups.len(), "free_bytes": free }));
         }
         let json = serde_json::json!({
@@ -313,9 +371,16 @@ fn prune_all(context: &Context, config: &Config, dry_run: bool) -> anyhow::Resul
         let _lock = lock(context, config, None, name)?;
         let (mut text, mut json, mut failed) = (String::new(), Vec::new(), None);
         for repository in &repositories {
-            let plan = prune::plan(repository, name, retention_of(config, repository), context.now, &context.stop)?;
+            let plan = prune::plan(
+                repository,
+                name,
+                retention_of(config, repository),
+                context.now,
+                &context.stop,
+            )?;
             writeln!(text, "{name} in {}:", repository.storage.place())?;
-            let removed = plan.backups.iter().filter(|p| !p.decision.keeps()).count() + plan.leftovers.len();
+            let removed =
+                plan.backups.iter().filter(|p| !p.decision.keeps()).count() + plan.leftovers.len();
             if dry_run {
                 text.push_str(&table(&plan).to_string());
                 json.push(serde_json::json!({ "repository": repository.name, "backups": plan_json(&plan), "would_remove": removed }));
@@ -328,14 +393,20 @@ fn prune_all(context: &Context, config: &Config, dry_run: bool) -> anyhow::Resul
             for id in &applied.swept {
                 writeln!(text, "  removed the leftovers of run {id}")?;
             }
-            writeln!(text, "  {} removed, {} freed", removed - applied.failures.len(), bytes(applied.freed_bytes))?;
+            writeln!(
+                text,
+                "  {} removed, {} freed",
+                removed - applied.failures.len(),
+                bytes(applied.freed_bytes)
+            )?;
             json.push(serde_json::json!({ "repository": repository.name, "pruned": applied_json(&applied) }));
             for error in applied.failures {
                 tracing::error!("{}", failure::one_line(&error));
                 failed = Some(failure::exit(&error));
             }
         }
-        let json = serde_json::json!({ "database": name, "dry_run": dry_run, "repositories": json });
+        let json =
+            serde_json::json!({ "database": name, "dry_run": dry_run, "repositories": json });
         Ok(Outcome { database: name.to_owned(), exit: failed.unwrap_or(Exit::Done), text, json })
     })?;
     Ok(if dry_run { Report { silence: Silence::Refused, ..report } } else { report })
@@ -362,7 +433,15 @@ fn list(context: &Context, config: &Config) -> anyhow::Result<Report> {
 }
 
 fn table(plan: &Plan) -> Table {
-    let mut table = Table::new(&["BACKUP", "BEGUN (UTC)", "SIZE", "TABLES", "ROWS", "VERIFIED", "KEPT BECAUSE"]);
+    let mut table = Table::new(&[
+        "BACKUP",
+        "BEGUN (UTC)",
+        "SIZE",
+        "TABLES",
+        "ROWS",
+        "VERIFIED",
+        "KEPT BECAUSE",
+    ]);
     for planned in &plan.backups {
         let Planned { decision, manifest, verified, .. } = planned;
         let figure = |f: fn(&Manifest) -> String| manifest.as_deref().map_or("?".to_owned(), f);

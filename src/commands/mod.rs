@@ -66,7 +66,11 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
 
 impl Context {
     /// Reads the configuration, with what the command line says on top.
-    pub(crate) fn load(&self, selection: &Selection, overrides: Overrides) -> Result<Loaded, config::Error> {
+    pub(crate) fn load(
+        &self,
+        selection: &Selection,
+        overrides: Overrides,
+    ) -> Result<Loaded, config::Error> {
         let overrides = Overrides {
             config: self.global.config.clone(),
             state_dir: self.global.state_dir.clone(),
