@@ -21,6 +21,7 @@ pub(crate) mod programs;
 mod target;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod throwaway;
 mod tls;
 
 pub(crate) use child_environment::ChildEnvironment;
