@@ -145,7 +145,7 @@ pub(crate) fn survey(
     let size = connection.client().query_one("SELECT pg_database_size(current_database())", &[]);
     let size: i64 = size.map_err(|e| db::Error::query("measure the database", e))?.get(0);
     let bytes = u64::try_from(size).unwrap_or(0);
-    Ok(Survey { server: version.to_string(), pg_dump: programs.version().to_owned(), bytes })
+    Ok(Survey { server: version.to_string(), pg_dump: programs.version(), bytes })
 }
 
 /// A backup of which nothing is written yet.
@@ -419,7 +419,7 @@ impl Draft<'_> {
             snapshot_at: self.snapshot.taken_at,
             ended_at,
             server: Server { version: server.to_string(), major: server.major(), standby: self.snapshot.standby },
-            pg_dump: self.programs.version().to_owned(),
+            pg_dump: self.programs.version(),
             archive_version: format!("{}.{}", self.header.version.0, self.header.version.1),
             compression: self.codec.format(),
             compression_level: self.codec.level(),

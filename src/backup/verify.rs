@@ -503,14 +503,14 @@ fn check_toc(manifest: &Manifest, toc: &[u8], findings: &Findings) {
 
 /// Has the stock pg_restore read the table of contents; returns its version.
 fn list_toc(request: &Request<'_>, manifest: &Manifest, toc: &[u8], findings: &Findings) -> anyhow::Result<String> {
-    let programs =
+    let program =
         ClientPrograms::find_restore(manifest.server.major, request.bin_dir, request.environment, request.stop)?;
     // pg_restore reads a directory's TOC from a directory only.
     let folder = tempfile::Builder::new().prefix("opsctl-verify-").tempdir()?;
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(folder.path().join(TOC))?;
     std::io::Write::write_all(&mut file, toc)?;
     let path = folder.path().to_str().context("the temporary directory has an odd name")?;
-    let spec = Spec::new(programs.pg_restore()).args(["--list", "--format=directory", path]);
+    let spec = Spec::new(program.pg_restore()).args(["--list", "--format=directory", path]);
     match spec.output(request.stop, u64::MAX) {
         Ok(_) => {}
         Err(error @ child::Error::Failed { .. }) => {
@@ -518,7 +518,7 @@ fn list_toc(request: &Request<'_>, manifest: &Manifest, toc: &[u8], findings: &F
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(programs.version().to_owned())
+    Ok(program.version())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -19,6 +19,7 @@ mod parameters;
 mod password_file;
 pub(crate) mod programs;
 mod target;
+pub(crate) mod throwaway;
 #[cfg(test)]
 pub(crate) mod testing;
 pub(crate) mod throwaway;

@@ -66,10 +66,10 @@ impl Local {
         Error::Exists { key: key.to_string(), place: self.place() }
     }
 
-    /// Refuses a key that leads through a symbolic link.
-    fn check_folders(&self, key: &Key) -> io::Result<()> {
-        for (at, _) in key.as_str().match_indices('/') {
-            let folder = self.root.join(&key.as_str()[..at]);
+    /// Refuses a path that leads through a symbolic link.
+    fn check_folders(&self, path: &str) -> io::Result<()> {
+        for (at, _) in path.match_indices('/') {
+            let folder = self.root.join(&path[..at]);
             match folder.symlink_metadata() {
                 Ok(metadata) if metadata.is_symlink() => {
                     let text = format!("`{}` is a symbolic link", folder.display());
@@ -85,7 +85,8 @@ impl Local {
 
     /// Returns what the file of a key is; a folder is no object.
     fn metadata(&self, key: &Key, action: &str) -> Result<Metadata> {
-        let found = self.check_folders(key).and_then(|()| self.path(key).symlink_metadata());
+        let found =
+            self.check_folders(key.as_str()).and_then(|()| self.path(key).symlink_metadata());
         match found {
             Ok(metadata) if metadata.is_file() => Ok(metadata),
             Ok(metadata) if metadata.is_dir() => Err(self.not_found(key)),
@@ -105,7 +106,7 @@ impl Local {
             return Err(self.exists(key));
         }
         let begun =
-            self.check_folders(key).and_then(|()| Temporary::open(&self.root, &self.path(key)));
+            self.check_folders(key.as_str()).and_then(|()| Temporary::open(&self.path(key)));
         begun.map_err(|error| self.error(format!("create `{key}`"), error))
     }
 
@@ -233,11 +234,12 @@ impl Storage for Local {
         let mut objects = Vec::new();
         let folder = prefix.rfind('/').map_or("", |at| &prefix[..=at]);
         if folder.is_empty() || Key::new(folder.trim_end_matches('/')).is_some() {
-            let walked = self.walk(folder, &mut |key, metadata| {
+            let mut visit = |key: Key, metadata: &Metadata| {
                 if key.as_str().starts_with(prefix) {
                     objects.push(object(key, metadata));
                 }
-            });
+            };
+            let walked = self.check_folders(folder).and_then(|()| self.walk(folder, &mut visit));
             walked.map_err(|error| self.error(format!("list `{prefix}`"), error))?;
         }
         objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -247,6 +249,7 @@ impl Storage for Local {
     fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
         let list = || {
             let mut folders = Vec::new();
+            self.check_folders(prefix)?;
             for entry in entries(&self.root.join(prefix))? {
                 let Some((path, metadata)) = self.look(prefix, &entry)? else { continue };
                 if metadata.is_dir() && self.has_files(&format!("{path}/"))? {
@@ -262,7 +265,7 @@ impl Storage for Local {
     fn remove(&self, key: &Key) -> Result<()> {
         let path = self.path(key);
         let remove = || {
-            self.check_folders(key)?;
+            self.check_folders(key.as_str())?;
             match std::fs::remove_file(&path) {
                 Ok(()) => {}
                 Err(error) if is_absent(&error) => return Ok(()),
@@ -323,7 +326,7 @@ struct Temporary {
 
 impl Temporary {
     /// Creates a file beside `path`, and the folders above it as far as they are missing.
-    fn open(root: &Path, path: &Path) -> io::Result<Temporary> {
+    fn open(path: &Path) -> io::Result<Temporary> {
         let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(ErrorKind::InvalidInput.into());
         };
@@ -333,7 +336,7 @@ impl Temporary {
         loop {
             attempt += 1;
             let path = folder.join(format!(".{stem}.{:08x}.tmp", fastrand::u32(..)));
-            let made = create_folders(root, folder).and_then(|()| {
+            let made = create_folders(folder).and_then(|()| {
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)
             });
             match made {
@@ -410,13 +413,13 @@ fn link_to_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Creates `folder` and what is missing above it, each made durable in its parent.
-fn create_folders(root: &Path, folder: &Path) -> io::Result<()> {
+fn create_folders(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Ok(()) => folder.parent().map_or(Ok(()), sync_folder),
         Err(error) if error.kind() == ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {
             let Some(parent) = folder.parent() else { return Err(error) };
-            create_folders(root, parent)?;
+            create_folders(parent)?;
             match DirBuilder::new().mode(0o700).create(folder) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
                 Err(error) => Err(error),
@@ -551,7 +554,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let make = |name: &str| {
-            drop(OpenOptions::new().write(true).create_new(true).open(path(name)).unwrap())
+            drop(OpenOptions::new().write(true).create_new(true).open(path(name)).unwrap());
         };
         make("old");
         make("temporary");
@@ -575,6 +578,7 @@ mod tests {
         let put = storage.put(&key("link/x"), Bytes::new(), Overwrite::Refuse);
         assert!(matches!(put, Err(Error::Failed { .. })));
         assert_eq!(elsewhere.path().read_dir().unwrap().count(), 0);
+        assert!(storage.list("link/").is_err() && storage.list_folders("link/").is_err());
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! What tests of the storage need: one real S3 server for the process, a bucket for each test, a proxy.
 
 use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use crate::child::Spec;
 use crate::config;
 use crate::secret::Secret;
+use crate::stop::Stop;
 
 #[path = "../../tests/integration/support/proxy.rs"]
 pub(crate) mod proxy;
@@ -65,10 +70,15 @@ pub(crate) fn locking_bucket() -> config::S3 {
 
 /// Returns settings for a bucket that may not exist.
 pub(crate) fn settings(bucket: &str) -> config::S3 {
+    settings_at(address(), bucket)
+}
+
+/// Returns settings for a server at another address.
+pub(crate) fn settings_at(address: &str, bucket: &str) -> config::S3 {
     config::S3 {
         bucket: bucket.to_owned(),
         prefix: "some/prefix".to_owned(),
-        endpoint: Some(format!("http://{}", address())),
+        endpoint: Some(format!("http://{address}")),
         region: "us-east-1".to_owned(),
         path_style: true,
         storage_class: None,
@@ -91,4 +101,23 @@ fn create(can_lock: bool) -> config::S3 {
 /// Stores an object outside of the prefix of `settings`, as somebody else would.
 pub(crate) fn put_foreign(settings: &config::S3, path: &str) {
     super::s3::put_foreign(settings, path, &Bytes::from_static(b"foreign"));
+}
+
+/// Makes an authority and a certificate for 127.0.0.1 in `folder`; returns the authority's file.
+pub(crate) fn tls(folder: &Path) -> (PathBuf, rustls::ServerConfig) {
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (ca, ca_key) = (path("ca.pem"), path("ca.key"));
+    let (leaf, leaf_key) = (path("leaf.pem"), path("leaf.key"));
+    let key = "req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test";
+    let server = "-addext subjectAltName=IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE";
+    for arguments in [
+        format!("{key} -keyout {ca_key} -out {ca}"),
+        format!("{key} -keyout {leaf_key} -out {leaf} -CA {ca} -CAkey {ca_key} {server}"),
+    ] {
+        Spec::new("openssl").args(arguments.split(' ')).output(&Stop::new(), 1 << 20).unwrap();
+    }
+    let chain = CertificateDer::pem_file_iter(&leaf).unwrap().collect::<Result<_, _>>().unwrap();
+    let key = PrivateKeyDer::from_pem_file(&leaf_key).unwrap();
+    let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    (ca.into(), config.unwrap())
 }

@@ -1,1 +1,15 @@
+//! The whole binary against real servers: PostgreSQL clusters of their own and a real S3 server.
+//!
+//! `make test` runs them and installs what they need; a server that is missing fails the tests that need it.
+//! One binary for all, so that its tests share the servers, which are started by the first that asks.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "these are tests: a surprise must end them"
+)]
 
+mod backup;
+mod support;

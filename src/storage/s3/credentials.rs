@@ -57,13 +57,13 @@ pub(super) fn find(source: &config::Credentials) -> anyhow::Result<Credentials> 
 }
 
 fn ambient() -> anyhow::Result<Credentials> {
-    drop(s3::creds::set_request_timeout(Some(PATIENCE)));
+    s3::creds::set_request_timeout(Some(PATIENCE));
     let mut tried = Vec::new();
     for (name, ask) in AMBIENT {
         match ask() {
             Ok(credentials) => return Ok(credentials),
             Err(CredentialsError::Env(_)) => {
-                tried.push(format!("{name}: AWS_ROLE_ARN or its token file is not set"))
+                tried.push(format!("{name}: AWS_ROLE_ARN or its token file is not set"));
             }
             Err(error) => tried.push(format!("{name}: {error}")),
         }

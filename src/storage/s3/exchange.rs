@@ -12,6 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anyhow::anyhow;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::HeaderMap;
@@ -43,6 +45,8 @@ pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// The MD5 of the body that was sent, which rust-s3 takes for `Content-MD5`.
+    pub(super) sent_md5: Option<String>,
 }
 
 /// Why one attempt failed.
@@ -97,8 +101,9 @@ impl Failure {
     /// Can the same request succeed a moment later?
     pub(super) fn is_transient(&self) -> bool {
         match self {
-            Failure::Transport(_) | Failure::Odd(_) => true,
-            Failure::Refused { status: 200 | 408 | 429 | 500 | 502 | 503 | 504, .. } => true,
+            Failure::Transport(_)
+            | Failure::Odd(_)
+            | Failure::Refused { status: 200 | 408 | 429 | 500 | 502 | 503 | 504, .. } => true,
             // Damaged on the way, or in each other's way.
             Failure::Refused { code, .. } => matches!(
                 code.as_str(),
@@ -191,6 +196,8 @@ pub(super) fn exchange(
         };
         Ok::<_, S3Error>((method, request.url()?, request.headers().await?))
     })?;
+    let sent_md5 =
+        headers.get("content-md5").and_then(|md5| BASE64.decode(md5).ok()).map(|md5| hex(&md5));
     let sent = Arc::new(AtomicU64::new(0));
     let mut request = client.request(method.clone(), url).headers(headers);
     if method == Method::PUT {
@@ -199,7 +206,20 @@ pub(super) fn exchange(
     let request =
         request.build().map_err(|error| Failure::Unsendable(error.without_url().into()))?;
     let client = client.clone();
-    wait(runtime, stop, async move { converse(&client, request, &sent, patience, limit).await })?
+    let answer =
+        wait(
+            runtime,
+            stop,
+            async move { converse(&client, request, &sent, patience, limit).await },
+        )??;
+    Ok(Answer { sent_md5, ..answer })
+}
+
+/// Writes bytes in lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |hex, byte| format!("{hex}{byte:02x}"))
 }
 
 async fn converse(
@@ -244,7 +264,8 @@ async fn converse(
     if !is_success {
         return Err(Failure::refused(status.as_u16(), &String::from_utf8_lossy(&body)));
     }
-    Ok(Answer { status: status.as_u16(), headers: response.headers().clone(), body: body.freeze() })
+    let (status, headers) = (status.as_u16(), response.headers().clone());
+    Ok(Answer { status, headers, body: body.freeze(), sent_md5: None })
 }
 
 /// A body that is handed over in pieces and tells how far it is.

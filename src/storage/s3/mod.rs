@@ -25,7 +25,7 @@ use tokio::runtime::Runtime;
 use crate::clock::{self, Moment};
 use crate::config::{self, ObjectLockMode, ServerSideEncryption};
 use crate::stop::Stop;
-use crate::storage::s3::exchange::{Answer, Failure, Terms};
+use crate::storage::s3::exchange::{Answer, Failure, Terms, hex};
 use crate::storage::{Error, Key, Object, Overwrite, Result, Storage, Writer};
 
 /// How often a request is sent, the first time included.
@@ -214,26 +214,18 @@ impl S3 {
 
     /// Puts an object until it is there, and proves that it is.
     fn store(&self, key: &Key, content: &Bytes, overwrite: Overwrite) -> Attempt<()> {
-        let md5 = Md5::digest(content);
-        let md5 =
-            md5.iter().fold(String::with_capacity(32), |hex, byte| format!("{hex}{byte:02x}"));
         let mut may_be_ours = false;
-        self.retry("put", || {
-            let put = self.put_once(key, content, &md5, overwrite);
-            match put {
-                // The answer to an earlier attempt may have been lost, and not the object.
-                Err(Failure::Exists) if may_be_ours => {
-                    self.compare(key, content, &md5).map_err(|f| match f {
-                        Failure::Corrupt(_) => Failure::Exists,
-                        other => other,
-                    })
-                }
-                Err(failure) => {
-                    may_be_ours |= failure.is_transient();
-                    Err(failure)
-                }
-                Ok(()) => Ok(()),
+        let md5 = self.retry("put", || match self.put_once(key, content, overwrite) {
+            // The answer to an earlier attempt may have been lost, and not the object.
+            Err(Failure::Exists) if may_be_ours => match self.compare(key, content) {
+                Err(Failure::Corrupt(_)) => Err(Failure::Exists),
+                compared => compared,
+            },
+            Err(failure) => {
+                may_be_ours |= failure.is_transient();
+                Err(failure)
             }
+            Ok(md5) => Ok(md5),
         })?;
         let compared = self.retry("look at", || {
             self.verify(key, content.len() as u64, &md5).map_err(|failure| match failure {
@@ -250,30 +242,30 @@ impl S3 {
         compared.map(drop)
     }
 
-    /// Puts an object once.
-    fn put_once(&self, key: &Key, content: &Bytes, md5: &str, overwrite: Overwrite) -> Attempt<()> {
+    /// Puts an object once, and returns its MD5.
+    fn put_once(&self, key: &Key, content: &Bytes, overwrite: Overwrite) -> Attempt<String> {
         if overwrite == Overwrite::Allow {
-            return self.send(key, content, md5, overwrite, false);
+            return self.send(key, content, overwrite, false);
         }
-        if !self.lacks_conditions.load(Ordering::Relaxed) {
-            let failure = match self.send(key, content, md5, overwrite, true) {
-                Err(failure) => failure,
-                Ok(()) => return Ok(()),
-            };
-            match &failure {
-                Failure::Refused { status: 412, .. } => return Err(Failure::Exists),
-                Failure::Refused { status: 400 | 501, .. } if !failure.is_transient() => {}
-                _ => return Err(failure),
-            }
-            // Perhaps because of the condition: if it is taken without, it was.
+        if self.lacks_conditions.load(Ordering::Relaxed) {
             self.check_absent(key)?;
-            self.send(key, content, md5, overwrite, false)?;
-            tracing::debug!(place = self.place, "conditional writes are not known there");
-            self.lacks_conditions.store(true, Ordering::Relaxed);
-            return Ok(());
+            return self.send(key, content, overwrite, false);
         }
+        let failure = match self.send(key, content, overwrite, true) {
+            Err(Failure::Refused { status: 412, .. }) => return Err(Failure::Exists),
+            Err(failure) => failure,
+            done => return done,
+        };
+        if failure.is_transient() || !matches!(failure, Failure::Refused { status: 400 | 501, .. })
+        {
+            return Err(failure);
+        }
+        // Perhaps because of the condition: if it is taken without, it was.
         self.check_absent(key)?;
-        self.send(key, content, md5, overwrite, false)
+        let md5 = self.send(key, content, overwrite, false)?;
+        tracing::debug!(place = self.place, "conditional writes are not known there");
+        self.lacks_conditions.store(true, Ordering::Relaxed);
+        Ok(md5)
     }
 
     fn check_absent(&self, key: &Key) -> Attempt<()> {
@@ -284,15 +276,14 @@ impl S3 {
         }
     }
 
-    /// Sends a PUT and judges its answer.
+    /// Sends a PUT, judges its answer, and returns the MD5 of what was sent.
     fn send(
         &self,
         key: &Key,
         content: &Bytes,
-        md5: &str,
         overwrite: Overwrite,
         is_conditional: bool,
-    ) -> Attempt<()> {
+    ) -> Attempt<String> {
         let headers = self.headers(is_conditional).map_err(Failure::Unsendable)?;
         let command = Command::PutObject {
             content,
@@ -311,12 +302,13 @@ impl S3 {
                 answer.status
             )));
         };
+        let md5 = answer.sent_md5.unwrap_or_else(|| hex(&Md5::digest(content)));
         match md5_of(&etag, &answer.headers) {
             Some(stored) if stored != md5 => {
                 self.take_back(key, overwrite);
                 Err(Failure::Corrupt(format!("its MD5 is {stored} where {md5} was sent")))
             }
-            _ => Ok(()),
+            _ => Ok(md5),
         }
     }
 
@@ -391,16 +383,17 @@ impl S3 {
     }
 
     /// Compares an object that may be ours with what was sent, if need be byte by byte.
-    fn compare(&self, key: &Key, content: &Bytes, md5: &str) -> Attempt<()> {
-        let head = self.verify(key, content.len() as u64, md5)?;
+    fn compare(&self, key: &Key, content: &Bytes) -> Attempt<String> {
+        let md5 = hex(&Md5::digest(content));
+        let head = self.verify(key, content.len() as u64, &md5)?;
         if head.object.md5.is_none() {
-            let answer =
-                self.exchange(key, Command::GetObject, Bytes::new(), content.len() as u64)?;
+            let limit = content.len() as u64;
+            let answer = self.exchange(key, Command::GetObject, Bytes::new(), limit)?;
             if answer.body != content {
                 return Err(Failure::Corrupt("it has other content".to_owned()));
             }
         }
-        Ok(())
+        Ok(md5)
     }
 
     /// Removes an object that cannot be trusted, if it is this storage's own making.
@@ -454,8 +447,7 @@ impl S3 {
         if let Some(expected) =
             text(&answer.headers, "etag").and_then(|etag| md5_of(&etag, &answer.headers))
         {
-            let md5 = Md5::digest(&answer.body);
-            let md5 = md5.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+            let md5 = hex(&Md5::digest(&answer.body));
             if md5 != expected {
                 return Err(Failure::Odd(format!(
                     "what came has the MD5 {md5} and not {expected}"

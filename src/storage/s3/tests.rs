@@ -56,9 +56,11 @@ fn many_small_pages_make_one_listing() {
     let keys: Vec<_> = (0..1050).map(|n| key(&format!("a/{n:05}"))).collect();
     std::thread::scope(|scope| {
         for part in keys.chunks(132) {
-            scope.spawn(|| {
-                part.iter()
-                    .for_each(|key| storage.put(key, Bytes::new(), Overwrite::Allow).unwrap())
+            let storage = &storage;
+            scope.spawn(move || {
+                for key in part {
+                    storage.put(key, Bytes::new(), Overwrite::Allow).unwrap();
+                }
             });
         }
     });
@@ -448,4 +450,39 @@ fn an_unreachable_server_is_said_so() {
         "{text}"
     );
     assert!(text.contains("refused"), "{text}");
+}
+
+/// Where the test below, started again as a child, finds its server.
+const TLS_ENDPOINT: &str = "OPSCTL_TEST_TLS_ENDPOINT";
+
+/// Which authorities are trusted is read from the environment, so the client is a process of its own.
+#[test]
+fn a_private_authority_is_trusted_through_ssl_cert_file() {
+    let environment = crate::environment::Environment::capture();
+    if let Some(endpoint) = environment.get(TLS_ENDPOINT) {
+        let (endpoint, bucket) = endpoint.split_once(' ').unwrap();
+        let endpoint = Some(endpoint.to_owned());
+        let storage = open(&config::S3 { endpoint, ..testing::settings_at("", bucket) });
+        put(&storage, "a").unwrap();
+        assert_eq!(storage.list("").unwrap().len(), 1);
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, tls) = testing::tls(folder.path());
+    let proxy = Proxy::start_tls(testing::address(), tls, |_| Fate::Pass);
+    let bucket = testing::bucket().bucket;
+    let run = |authority: &std::path::Path| {
+        let name = "storage::s3::tests::a_private_authority_is_trusted_through_ssl_cert_file";
+        let child = crate::child::Spec::new(std::env::current_exe().unwrap());
+        let variables = [
+            ("SSL_CERT_FILE", authority.to_str().unwrap().to_owned()),
+            (TLS_ENDPOINT, format!("{} {bucket}", proxy.url())),
+        ];
+        let child = child.args(["--exact", name]).envs(variables.map(|(n, v)| (n.to_owned(), v)));
+        child.output(&Stop::new(), 1 << 20)
+    };
+    run(&authority).unwrap();
+    assert_eq!(proxy.count("PUT"), 1);
+    run(&folder.path().join("nobody.pem")).unwrap_err();
+    assert_eq!(proxy.count("PUT"), 1);
 }

@@ -46,6 +46,7 @@ pub(crate) enum Fate {
 
 /// A running proxy. Its threads end with the process.
 pub(crate) struct Proxy {
+    scheme: &'static str,
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
 }
@@ -56,24 +57,51 @@ impl Proxy {
         upstream: &str,
         rule: impl Fn(&Request) -> Fate + Send + Sync + 'static,
     ) -> Proxy {
+        Proxy::listen(upstream, None, rule)
+    }
+
+    /// Starts a proxy that speaks TLS to its clients.
+    pub(crate) fn start_tls(
+        upstream: &str,
+        tls: rustls::ServerConfig,
+        rule: impl Fn(&Request) -> Fate + Send + Sync + 'static,
+    ) -> Proxy {
+        Proxy::listen(upstream, Some(Arc::new(tls)), rule)
+    }
+
+    fn listen(
+        upstream: &str,
+        tls: Option<Arc<rustls::ServerConfig>>,
+        rule: impl Fn(&Request) -> Fate + Send + Sync + 'static,
+    ) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
         let (seen, rule, upstream) = (Arc::clone(&requests), Arc::new(rule), upstream.to_owned());
         std::thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                let (seen, rule, upstream) =
-                    (Arc::clone(&seen), Arc::clone(&rule), upstream.clone());
+            for mut client in listener.incoming().flatten() {
+                let (seen, rule) = (Arc::clone(&seen), Arc::clone(&rule));
+                let upstream = upstream.clone();
+                let tls = tls.clone().map(|tls| rustls::ServerConnection::new(tls).unwrap());
                 // A connection that breaks is the client's affair, and often what is wanted.
-                std::thread::spawn(move || serve(client, &upstream, &seen, &*rule).ok());
+                std::thread::spawn(move || match tls {
+                    None => serve(&mut client, &upstream, &seen, &*rule).ok(),
+                    Some(tls) => {
+                        let mut client = rustls::StreamOwned::new(tls, client);
+                        let served = serve(&mut client, &upstream, &seen, &*rule).ok();
+                        client.conn.send_close_notify();
+                        served.and(client.flush().ok())
+                    }
+                });
             }
         });
-        Proxy { address, requests }
+        Proxy { scheme, address, requests }
     }
 
     /// Returns the address to give to the client.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     /// Returns how many requests with this method came.
@@ -88,12 +116,12 @@ impl Proxy {
 }
 
 fn serve(
-    mut client: TcpStream,
+    client: &mut (impl Read + Write),
     upstream: &str,
     seen: &Mutex<Vec<Request>>,
     rule: &(impl Fn(&Request) -> Fate + ?Sized),
 ) -> std::io::Result<()> {
-    let mut reader = BufReader::new(client.try_clone()?);
+    let mut reader = BufReader::new(&mut *client);
     let (first, lines) = read_head(&mut reader)?;
     let mut words = first.split(' ');
     let method = words.next().unwrap_or_default().to_owned();
@@ -114,7 +142,7 @@ fn serve(
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
     match fate {
-        Fate::Answer(status, body) => return answer(&mut client, status, body),
+        Fate::Answer(status, body) => return answer(client, status, body),
         Fate::Refuse => return Ok(()),
         Fate::Stall(time) => {
             std::thread::park_timeout(time);
@@ -136,7 +164,7 @@ fn serve(
     reader.read_to_end(&mut body)?;
     match fate {
         Fate::LoseAnswer => return Ok(()),
-        Fate::FalseAnswer(status, body) => return answer(&mut client, status, body),
+        Fate::FalseAnswer(status, body) => return answer(client, status, body),
         Fate::Cut(length) => body.truncate(length),
         Fate::Flip => body.iter_mut().take(1).for_each(|byte| *byte ^= 1),
         Fate::Header(name, value) => {
@@ -154,7 +182,7 @@ fn serve(
     client.write_all(&body)
 }
 
-fn answer(client: &mut TcpStream, status: u16, body: &str) -> std::io::Result<()> {
+fn answer(client: &mut impl Write, status: u16, body: &str) -> std::io::Result<()> {
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status} Made up\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
