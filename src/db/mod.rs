@@ -22,7 +22,6 @@ mod target;
 pub(crate) mod throwaway;
 #[cfg(test)]
 pub(crate) mod testing;
-pub(crate) mod throwaway;
 mod tls;
 
 pub(crate) use child_environment::ChildEnvironment;
