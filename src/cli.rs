@@ -7,14 +7,15 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::Moment;
 use crate::config::Compression;
-use crate::run::log::LogFormat;
+use crate::exit::Exit;
+use crate::log::LogFormat;
 
 /// Proven backups and operations for PostgreSQL.
 ///
 /// opsctl takes the place of the shell scripts around PostgreSQL that cron runs. It proves what it did, or
 /// says loudly that it could not.
 #[derive(Debug, Parser)]
-#[command(name = "opsctl", version, max_term_width = 100, after_help = EXIT_STATUSES)]
+#[command(name = "opsctl", version, max_term_width = 100, after_help = exit_statuses())]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -217,9 +218,12 @@ pub(crate) struct DemoArgs {
     pub(crate) bin_dir: Option<PathBuf>,
 }
 
-const EXIT_STATUSES: &str = "\
-Exit statuses: 0 done; 1 failed; 2 usage; 3 bad news; 10 configuration; 11 locked by another run;
-12 database; 13 storage; 14 deadline; 130, 143 interrupted. Any other number means failure.";
+/// Returns the table of exit statuses as the help shows it.
+fn exit_statuses() -> String {
+    let line = |(exit, meaning): &(Exit, &str)| format!("  {:>3}  {meaning}\n", exit.number());
+    let table: String = Exit::TABLE.iter().map(line).collect();
+    format!("Exit statuses (any other number means failure):\n{}", table.trim_end())
+}
 
 const BACKUP_EXITS: &str = "\
 Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup;

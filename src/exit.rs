@@ -1,6 +1,6 @@
 //! The exit statuses: the one table of numbers, and the error that carries one.
 //!
-//! Which error of which layer has which status is decided in `run/failure.rs`.
+//! Which error of which layer has which status is decided in `failure.rs`.
 
 use std::fmt;
 

@@ -24,7 +24,16 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report
 }
 
 fn check(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
-    let loaded = context.load(&args.selection, Overrides::default())?;
+    let loaded = match context.load(&args.selection, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+            let json = serde_json::json!({ "problems": problems });
+            let text = problems.iter().map(|problem| format!("{problem}\n")).collect();
+            let exit = Exit::Configuration;
+            return Ok(Report { exit, text, json, silence: Silence::Refused });
+        }
+    };
     let file = loaded.file.as_ref().map(|f| f.display().to_string());
     let (databases, repositories) =
         (loaded.config.databases.len(), loaded.config.repositories.len());

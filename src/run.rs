@@ -15,11 +15,10 @@ use crate::cli::Cli;
 use crate::commands::{self, Context, Report, Silence};
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::failure;
 use crate::id::RunId;
+use crate::log;
 use crate::stop::{self, Reason, Stop};
-
-pub(crate) mod failure;
-pub(crate) mod log;
 
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
