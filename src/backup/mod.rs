@@ -15,3 +15,6 @@ pub(crate) mod snapshot;
 pub(crate) mod take;
 pub(crate) mod toc;
 pub(crate) mod verify;
+
+#[cfg(test)]
+mod tests;
