@@ -18,3 +18,5 @@ pub(crate) mod verify;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod documented;
