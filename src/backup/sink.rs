@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use crate::backup::repository::{Folder, Repository};
 use crate::backup::rows::Rows;
 use crate::compression::Format;
 use crate::storage::{Overwrite, Writer};
+use crate::sync::lock;
 
 /// Writing threads of a repository.
 const LANE_THREADS: u32 = 4;
@@ -383,8 +384,4 @@ impl Drop for Permit {
 /// Returns bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,10 +2,11 @@
 //!
 //! Here is what they share: which databases, which locks, and how the results of several become one.
 
+use crate::backup::prune::{self, Plan};
 use crate::backup::repository::{Repository, database_prefix};
 use crate::cli::{BackupArgs, BackupCommand};
 use crate::commands::{Context, Report, Silence, open};
-use crate::config::{self, Config, Overrides, Retention};
+use crate::config::{self, Config, Overrides};
 use crate::db::Target;
 use crate::db::advisory_lock::AdvisoryLock;
 use crate::exit::{Exit, Failure};
@@ -112,11 +113,14 @@ fn lock(
     }
 }
 
-fn retention_of(config: &Config, repository: &Repository) -> Retention {
-    config
-        .repositories
-        .iter()
-        .find(|r| r.name == repository.name)
-        .map(|r| r.retention)
-        .unwrap_or_default()
+/// Looks at what a repository has of a database, and decides by the repository's retention.
+fn plan_of(
+    context: &Context,
+    config: &Config,
+    repository: &Repository,
+    database: &str,
+) -> anyhow::Result<Plan> {
+    let settings = config.repositories.iter().find(|r| r.name == repository.name);
+    let retention = settings.map(|r| r.retention).unwrap_or_default();
+    prune::plan(repository, database, retention, context.now, &context.stop)
 }

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::retain::applied_json;
-use super::{Outcome, for_each_database, lock, retention_of};
+use super::{Outcome, for_each_database, lock, plan_of};
 use crate::backup::manifest::{Manifest, Scope};
-use crate::backup::prune::{self, Plan, Planned};
+use crate::backup::prune::{Plan, Planned};
 use crate::backup::repository::Repository;
 use crate::backup::retention::Condition;
 use crate::backup::shrink;
@@ -104,11 +104,10 @@ fn finish(context: &Context, config: &Config, name: &str, taken: Taken, prune: b
             };
         }
     };
-    let retention = retention_of(config, &repository);
     let mut suspicions = shrink::suspicions(&manifest, None, settings.shrink_percent);
     let mut pruned = serde_json::Value::Null;
     let mut problem = None;
-    match prune::plan(&repository, name, retention, crate::clock::now(), &context.stop) {
+    match plan_of(context, config, &repository, name) {
         Ok(plan) => {
             suspicions =
                 shrink::suspicions(&manifest, previous(&plan, &manifest), settings.shrink_percent);
