@@ -88,7 +88,11 @@ impl Draft<'_> {
             archive_version: format!("{}.{}", self.header.version.0, self.header.version.1),
             compression: self.codec.format(),
             compression_level: self.codec.level(),
-            recipients: repository.recipients.as_ref().map(|r| r.names()).unwrap_or_default(),
+            recipients: repository
+                .recipients
+                .as_ref()
+                .map(super::super::encryption::Recipients::names)
+                .unwrap_or_default(),
             layout: repository.layout,
             scope: self.request.scope.clone(),
             totals: Totals::default(),

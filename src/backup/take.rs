@@ -82,7 +82,7 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
                 heartbeats.push(heartbeat);
             }
             Err(error) => {
-                taken.push(Taken { repository: repository.clone(), manifest: Err(error) })
+                taken.push(Taken { repository: repository.clone(), manifest: Err(error) });
             }
         }
     }

@@ -190,18 +190,13 @@ impl Reader<'_> {
                 }
             },
         };
-        match self.decompress(artifact, chunk, &stored) {
+        match Self::decompress(artifact, chunk, &stored) {
             Ok(raw) => Ok(Some(Plain { stored, raw: Some(raw) })),
             Err(error) => bad(format!("cannot be decompressed: {error}")),
         }
     }
 
-    fn decompress(
-        &self,
-        artifact: &Artifact,
-        chunk: &Chunk,
-        stored: &[u8],
-    ) -> std::io::Result<Vec<u8>> {
+    fn decompress(artifact: &Artifact, chunk: &Chunk, stored: &[u8]) -> std::io::Result<Vec<u8>> {
         let mut raw = Vec::new();
         let length = compression::decode(artifact.compression, stored, chunk.raw_bytes, |piece| {
             if raw.capacity() == 0 {
@@ -264,7 +259,7 @@ impl Reader<'_> {
                 progress.rows.merge(rows);
                 match artifact.kind {
                     Kind::LargeObject => {
-                        progress.hasher.get_or_insert_with(Hasher::new).write(&raw)
+                        progress.hasher.get_or_insert_with(Hasher::new).write(&raw);
                     }
                     Kind::Toc => progress.content.extend_from_slice(&raw),
                     Kind::Table | Kind::LargeObjectToc | Kind::Globals | Kind::Notes => {}

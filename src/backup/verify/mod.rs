@@ -129,7 +129,7 @@ fn look(
         (Contents::Open(detail), _) => Some(detail.clone()),
         (Contents::Sealed(sealed), Some(identities)) => unseal(manifest, sealed, identities)
             .inspect_err(|error| {
-                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"))
+                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"));
             })
             .ok(),
         (Contents::Sealed(_), None) => None,

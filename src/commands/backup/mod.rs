@@ -17,7 +17,7 @@ mod plan;
 mod retain;
 mod take;
 
-pub(in crate::commands) fn run(context: &Context, args: BackupArgs) -> anyhow::Result<Report> {
+pub(in crate::commands) fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Report> {
     let overrides = Overrides {
         compression: args.compression,
         jobs: args.jobs,
@@ -102,14 +102,13 @@ fn lock(
     let holder = format!("run {} of process {}", context.run, std::process::id());
     let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
     let Some(target) = target else { return Ok((file, None)) };
-    match AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
-        Some(lock) => Ok((file, Some(lock))),
-        None => {
-            let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
-            let by = by.map_or(String::new(), |by| format!(" ({by})"));
-            let message = format!("another host is backing up {}{by}", target.describe());
-            Err(Failure::new(Exit::Locked, message).into())
-        }
+    if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
+        Ok((file, Some(lock)))
+    } else {
+        let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
+        let by = by.map_or(String::new(), |by| format!(" ({by})"));
+        let message = format!("another host is backing up {}{by}", target.describe());
+        Err(Failure::new(Exit::Locked, message).into())
     }
 }
 

@@ -32,11 +32,11 @@ pub(super) fn back_up_all(
         let locked = advisory_lock.as_mut().is_none_or(|lock| {
             lock.check().inspect_err(|error| tracing::warn!("nothing is removed: {error}")).is_ok()
         });
-        let results = taken
+        let results: Vec<_> = taken
             .into_iter()
             .map(|taken| finish(context, config, name, taken, prune && locked))
             .collect();
-        Ok(summarize(context, name, results, began.elapsed().as_secs_f64()))
+        Ok(summarize(context, name, &results, began.elapsed().as_secs_f64()))
     })
 }
 
@@ -165,7 +165,7 @@ fn previous<'a>(plan: &'a Plan, manifest: &Manifest) -> Option<&'a Manifest> {
     plan.backups.iter().find(before).and_then(|p| p.manifest.as_deref())
 }
 
-fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) -> Outcome {
+fn summarize(context: &Context, name: &str, results: &[Stored], seconds: f64) -> Outcome {
     let lost = results.iter().filter(|r| r.manifest.is_none()).count();
     let exit = if lost == results.len() {
         // It is nowhere: the reason decides, if it is the same everywhere.
@@ -194,7 +194,7 @@ fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) 
             writeln!(text, "{name}: NO BACKUP").ok();
         }
     }
-    for result in &results {
+    for result in results {
         let mark = if result.manifest.is_some() { "" } else { "FAILED: " };
         writeln!(text, "  {}: {mark}{}", result.repository, result.text).ok();
     }
