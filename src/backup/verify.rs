@@ -146,8 +146,12 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
     Ok(result)
 }
 
-/// Stores the result beside the backup; nothing is ever overwritten.
+/// Stores the result beside the backup; nothing is ever overwritten. Where there is no backup, not even the
+/// rest of one, nothing is stored: it would look like what a crashed run left.
 pub(crate) fn record(repository: &Repository, folder: &Folder, result: &Verification) -> anyhow::Result<()> {
+    if repository.storage.list(&format!("{}/", folder.path()))?.is_empty() {
+        return Ok(());
+    }
     let name = format!("{VERIFICATIONS}{}.json", result.at.format("%Y%m%dT%H%M%S%.6fZ"));
     let json = serde_json::to_vec_pretty(result)?;
     let put = repository.storage.put(&folder.key(&name)?, json.into(), Overwrite::Refuse);
@@ -222,10 +226,7 @@ fn check_presence(request: &Request<'_>, manifest: &Manifest, findings: &Finding
             Some(_) => {}
         }
     }
-    if sizes.remove(SUMS).is_none() {
-        findings.add(Some(SUMS), None, "is missing");
-    }
-    for name in sizes.keys().filter(|name| ![MANIFEST, LEASE].contains(name) && !name.starts_with(VERIFICATIONS)) {
+    for name in sizes.keys().filter(|name| ![MANIFEST, SUMS, LEASE].contains(name) && !name.starts_with(VERIFICATIONS)) {
         findings.add(Some(name), None, "is not in the manifest: it does not belong to this backup");
     }
     Ok(missing)
@@ -373,9 +374,9 @@ impl Reader<'_> {
         self.request.stop.check()?;
         let artifact = &self.manifest.artifacts[a];
         let chunk = &artifact.chunks[c];
-        let offset: u64 = artifact.chunks[..c].iter().map(|chunk| chunk.size).sum();
+        let (number, offset) = place(artifact, c);
         let bad = |what: String| {
-            self.findings.add(Some(&artifact.name), Some((c as u64 + 1, offset)), what);
+            self.findings.add(Some(&artifact.name), Some((number, offset)), what);
             Ok(None)
         };
         let storage = &self.request.repository.storage;
@@ -438,7 +439,8 @@ impl Reader<'_> {
                 whole = stripped.is_some();
                 text = stripped.unwrap_or(text);
                 if !whole {
-                    self.findings.add(Some(&artifact.name), None, "it does not end with the COPY end marker: it lacks its end");
+                    let what = "does not end with the COPY end marker: it lacks its end";
+                    self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
                 }
             }
             let mut counter = RowCounter::default();
@@ -446,8 +448,8 @@ impl Reader<'_> {
             let ended;
             (rows, ended) = counter.finish();
             if !ended || rows.count != artifact.chunks[c].rows {
-                let what = format!("chunk {} holds {} rows where the manifest says {}", c + 1, rows.count, artifact.chunks[c].rows);
-                self.findings.add(Some(&artifact.name), None, what);
+                let what = format!("holds {} rows where the manifest says {}", rows.count, artifact.chunks[c].rows);
+                self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
                 whole = false;
             }
         }
@@ -472,15 +474,22 @@ impl Reader<'_> {
     }
 }
 
+/// Returns a chunk's number, counted from 1, and where it begins in its artifact as stored.
+fn place(artifact: &Artifact, chunk: usize) -> (u64, u64) {
+    (chunk as u64 + 1, artifact.chunks[..chunk].iter().map(|chunk| chunk.size).sum())
+}
+
 /// Compares the table of contents with the artifacts: what pg_restore will look for must be there.
 fn check_toc(manifest: &Manifest, toc: &[u8], findings: &Findings) {
     let read = || -> Result<BTreeSet<String>, toc::Error> {
         let mut reader = toc::Reader::open(toc)?;
-        let version = reader.header().version;
         let mut files = BTreeSet::new();
         while let Some(entry) = reader.next_entry()? {
             if entry.has_data {
-                let file = entry.file_name(version)?;
+                // pg_restore leaves out, without a word, what has no file.
+                let file = entry.file.filter(|file| !file.is_empty());
+                let unnamed = || toc::Error::Damaged(format!("entry {} has data and no file", entry.dump_id));
+                let file = file.ok_or_else(unnamed)?;
                 let suffix = if entry.kind == "TABLE DATA" { manifest.compression.suffix() } else { "" };
                 files.insert(format!("{file}{suffix}"));
             }
