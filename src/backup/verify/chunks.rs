@@ -159,9 +159,9 @@ impl Reader<'_> {
         self.request.stop.check()?;
         let artifact = &self.manifest.artifacts[a];
         let chunk = &artifact.chunks[c];
-        let offset: u64 = artifact.chunks[..c].iter().map(|chunk| chunk.size).sum();
+        let (number, offset) = place(artifact, c);
         let bad = |what: String| {
-            self.findings.add(Some(&artifact.name), Some((c as u64 + 1, offset)), what);
+            self.findings.add(Some(&artifact.name), Some((number, offset)), what);
             Ok(None)
         };
         let storage = &self.request.repository.storage;
@@ -227,11 +227,8 @@ impl Reader<'_> {
                 whole = stripped.is_some();
                 text = stripped.unwrap_or(text);
                 if !whole {
-                    self.findings.add(
-                        Some(&artifact.name),
-                        None,
-                        "it does not end with the COPY end marker: it lacks its end",
-                    );
+                    let what = "does not end with the COPY end marker: it lacks its end";
+                    self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
                 }
             }
             let mut counter = RowCounter::default();
@@ -239,13 +236,9 @@ impl Reader<'_> {
             let ended;
             (rows, ended) = counter.finish();
             if !ended || rows.count != artifact.chunks[c].rows {
-                let what = format!(
-                    "chunk {} holds {} rows where the manifest says {}",
-                    c + 1,
-                    rows.count,
-                    artifact.chunks[c].rows
-                );
-                self.findings.add(Some(&artifact.name), None, what);
+                let expected = artifact.chunks[c].rows;
+                let what = format!("holds {} rows where the manifest says {expected}", rows.count);
+                self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
                 whole = false;
             }
         }
@@ -270,4 +263,9 @@ impl Reader<'_> {
         progress.turn += 1;
         turns.changed.notify_all();
     }
+}
+
+/// Returns a chunk's number, counted from 1, and where it begins in its artifact as stored.
+fn place(artifact: &Artifact, chunk: usize) -> (u64, u64) {
+    (chunk as u64 + 1, artifact.chunks[..chunk].iter().map(|chunk| chunk.size).sum())
 }

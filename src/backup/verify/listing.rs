@@ -14,11 +14,14 @@ use crate::db::programs::ClientPrograms;
 pub(super) fn check_toc(manifest: &Manifest, toc: &[u8], findings: &Findings) {
     let read = || -> Result<BTreeSet<String>, toc::Error> {
         let mut reader = toc::Reader::open(toc)?;
-        let version = reader.header().version;
         let mut files = BTreeSet::new();
         while let Some(entry) = reader.next_entry()? {
             if entry.has_data {
-                let file = entry.file_name(version)?;
+                // pg_restore leaves out, without a word, what has no file.
+                let file = entry.file.filter(|file| !file.is_empty());
+                let unnamed =
+                    || toc::Error::Damaged(format!("entry {} has data and no file", entry.dump_id));
+                let file = file.ok_or_else(unnamed)?;
                 let suffix =
                     if entry.kind == "TABLE DATA" { manifest.compression.suffix() } else { "" };
                 files.insert(format!("{file}{suffix}"));

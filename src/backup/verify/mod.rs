@@ -98,12 +98,16 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
     Ok(result)
 }
 
-/// Stores the result beside the backup; nothing is ever overwritten.
+/// Stores the result beside the backup; nothing is ever overwritten. Where there is no backup, not even the
+/// rest of one, nothing is stored: it would look like what a crashed run left.
 pub(crate) fn record(
     repository: &Repository,
     folder: &Folder,
     result: &Verification,
 ) -> anyhow::Result<()> {
+    if repository.storage.list(&format!("{}/", folder.path()))?.is_empty() {
+        return Ok(());
+    }
     let name = format!("{VERIFICATIONS}{}.json", result.at.format("%Y%m%dT%H%M%S%.6fZ"));
     let json = serde_json::to_vec_pretty(result)?;
     let put = repository.storage.put(&folder.key(&name)?, json.into(), Overwrite::Refuse);
@@ -193,12 +197,9 @@ fn check_presence(
             Some(_) => {}
         }
     }
-    if sizes.remove(SUMS).is_none() {
-        findings.add(Some(SUMS), None, "is missing");
-    }
     for name in sizes
         .keys()
-        .filter(|name| ![MANIFEST, LEASE].contains(name) && !name.starts_with(VERIFICATIONS))
+        .filter(|name| ![MANIFEST, SUMS, LEASE].contains(name) && !name.starts_with(VERIFICATIONS))
     {
         findings.add(Some(name), None, "is not in the manifest: it does not belong to this backup");
     }
