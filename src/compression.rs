@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn refuses_more_than_the_limit_and_anything_behind_the_end() {
         for codec in &CODECS[1..] {
-            let mut stored = Encoder::new(*codec).unwrap().encode(&[7; 100_000]).unwrap();
+            let mut stored = Encoder::new(*codec).unwrap().encode(&vec![7; 100_000]).unwrap();
             let error = decoded(*codec, &stored, 99_999).unwrap_err();
             assert_eq!(error.to_string(), "decompresses to more than 99999 bytes");
             stored.push(0);

@@ -128,7 +128,7 @@ fn spoil_every_call(layout: Layout, fault: Fault) {
                 other => panic!("{fault:?} at call {n}: {other:?} is left"),
             })
             .collect();
-        assert_eq!(ids, [second.clone()]);
+        assert_eq!(ids, std::slice::from_ref(&second));
         let prefix = Folder::new(DATABASE, &second).path().to_owned();
         let strays =
             memory.list("").unwrap().into_iter().filter(|o| !o.key.as_str().starts_with(&prefix));

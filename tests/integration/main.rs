@@ -12,4 +12,6 @@
 )]
 
 mod backup;
+mod restore_by_stock_tools;
 mod support;
+mod verify_damage;
