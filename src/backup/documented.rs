@@ -9,7 +9,7 @@ use crate::backup::lease::Lease;
 use crate::backup::manifest::{self, Contents, Detail, LargeObject};
 use crate::backup::repository::{LEASE, SUMS, VERIFICATIONS};
 use crate::backup::rows::{Digest, END_MARKER, RowCounter};
-use crate::backup::take::sums;
+use crate::backup::publish::sums;
 use crate::backup::verify::{Finding, Verification};
 use crate::clock::Moment;
 use crate::id::RunId;
@@ -39,7 +39,9 @@ fn paths(value: &Value, path: &str, maps: &[&str], found: &mut BTreeSet<String>)
             }
         }
         Value::Array(list) if list.iter().any(Value::is_object) => {
-            list.iter().for_each(|value| paths(value, &format!("{path}[]"), maps, found));
+            for value in list {
+                paths(value, &format!("{path}[]"), maps, found);
+            }
         }
         _ => {
             found.insert(path.to_owned());
@@ -56,7 +58,9 @@ fn the_document_lists_every_field() {
     let check = |heading: &str, values: &[Value]| {
         let mut found = BTreeSet::new();
         let maps = ["contents.open.tables", "contents.open.large_objects"];
-        values.iter().for_each(|value| paths(value, "", &maps, &mut found));
+        for value in values {
+            paths(value, "", &maps, &mut found);
+        }
         assert_eq!(documented(heading), found, "docs/formats.md, section {heading}");
     };
     let run = RunId::new(now(), 1);
