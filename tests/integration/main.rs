@@ -12,6 +12,9 @@
 )]
 
 mod backup;
+mod config;
+mod demo;
+mod documents;
 mod restore_by_stock_tools;
 mod support;
 mod verify_damage;
