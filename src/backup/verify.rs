@@ -23,8 +23,9 @@ use crate::child::{self, Spec};
 use crate::clock::Moment;
 use crate::compression;
 use crate::db::programs::ClientPrograms;
-use crate::encryption::Identities;
+use crate::encryption::{self, Identities};
 use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::storage::{self, Overwrite};
 
@@ -172,12 +173,22 @@ fn look(
         findings.add(None, None, "there is no table in it: an empty dump is no good backup");
     }
     let missing = check_presence(request, manifest, findings)?;
-    check_sums(request, manifest, json, findings)?;
+    let as_written = check_sums(request, manifest, json, findings)?;
     let detail = match (&manifest.contents, request.identities) {
         (Contents::Open(detail), _) => Some(detail.clone()),
-        (Contents::Sealed(sealed), Some(identities)) => unseal(manifest, sealed, identities)
-            .inspect_err(|error| findings.add(None, None, format!("the sealed contents cannot be read: {error:#}")))
-            .ok(),
+        (Contents::Sealed(sealed), Some(identities)) => match unseal(manifest, sealed, identities) {
+            Ok(detail) => Some(detail),
+            // A manifest as it was written says that the key is wrong, and not the backup.
+            Err(error) if as_written && matches!(error.downcast_ref(), Some(encryption::Error::NoIdentity)) => {
+                let message = format!("no identity that was given decrypts backup {}", manifest.id);
+                let hint = format!("It is encrypted for {}.", manifest.recipients.join(", "));
+                return Err(Failure::new(Exit::Configuration, message).hint(hint).into());
+            }
+            Err(error) => {
+                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"));
+                None
+            }
+        },
         (Contents::Sealed(_), None) => None,
     };
     if manifest.is_encrypted() && request.identities.is_none() {
@@ -232,15 +243,15 @@ fn check_presence(request: &Request<'_>, manifest: &Manifest, findings: &Finding
     Ok(missing)
 }
 
-/// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself.
-fn check_sums(request: &Request<'_>, manifest: &Manifest, json: &[u8], findings: &Findings) -> anyhow::Result<()> {
+/// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself. Do they agree?
+fn check_sums(request: &Request<'_>, manifest: &Manifest, json: &[u8], findings: &Findings) -> anyhow::Result<bool> {
     let expected = sums(manifest, json);
     match request.repository.storage.get(&request.folder.key(SUMS)?, 1 << 30) {
-        Ok(found) if found == expected.as_bytes() => {}
+        Ok(found) if found == expected.as_bytes() => return Ok(true),
         Ok(_) => findings.add(Some(SUMS), None, format!("does not agree with `{MANIFEST}`: one of the two was changed")),
         Err(error) => is_damage(error).map(|what| findings.add(Some(SUMS), None, what))?,
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Says what a storage error tells of the backup, or returns it if it tells nothing.
