@@ -12,6 +12,9 @@
 )]
 
 mod backup;
+mod moving_source;
 mod restore_by_stock_tools;
 mod support;
+mod verify_backup;
 mod verify_damage;
+mod verify_in_s3;
