@@ -45,7 +45,7 @@ if complete "$system"; then
     exit
 fi
 if [ "$(id -u)" = 0 ]; then
-    # Not below /root, which the user that runs a server cannot enter.
+    # Not in root's home, which the user that runs a server cannot enter.
     cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}
 else
     cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}

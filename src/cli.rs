@@ -7,14 +7,15 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::clock::Moment;
 use crate::config::Compression;
-use crate::run::log::LogFormat;
+use crate::exit::Exit;
+use crate::log::LogFormat;
 
 /// Proven backups and operations for PostgreSQL.
 ///
 /// opsctl takes the place of the shell scripts around PostgreSQL that cron runs. It proves what it did, or
 /// says loudly that it could not.
 #[derive(Debug, Parser)]
-#[command(name = "opsctl", version, max_term_width = 100, after_help = EXIT_STATUSES)]
+#[command(name = "opsctl", version, max_term_width = 100, after_help = exit_statuses())]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -66,7 +67,9 @@ impl Command {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Backup(BackupArgs { command: Some(BackupCommand::List), .. }) => "backup list",
-            Command::Backup(BackupArgs { command: Some(BackupCommand::Prune(_)), .. }) => "backup prune",
+            Command::Backup(BackupArgs { command: Some(BackupCommand::Prune(_)), .. }) => {
+                "backup prune"
+            }
             Command::Backup(_) => "backup",
             Command::VerifyBackup(_) => "verify-backup",
             Command::Config(_) => "config",
@@ -81,7 +84,7 @@ pub(crate) struct Selection {
     /// A configured database, or the one to connect to (repeatable) [default: all configured]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Vec<String>,
-    /// A configured repository, a directory, or s3://bucket/prefix [default: all configured, or ./backups]
+    /// A configured repository, a directory, or <s3://bucket/prefix> [default: all configured, or ./backups]
     #[arg(long, global = true, value_name = "WHERE")]
     pub(crate) repository: Option<String>,
 }
@@ -92,7 +95,8 @@ pub(crate) struct Selection {
 /// written to every repository at once. A backup exists when its manifest does, which is written last.
 /// After a success, retention is applied to each repository that has the backup.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = false, after_help = BACKUP_EXITS)]
+#[command(after_help = BACKUP_EXITS)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that can be typed")]
 pub(crate) struct BackupArgs {
     #[command(subcommand)]
     pub(crate) command: Option<BackupCommand>,
@@ -215,9 +219,12 @@ pub(crate) struct DemoArgs {
     pub(crate) bin_dir: Option<PathBuf>,
 }
 
-const EXIT_STATUSES: &str = "\
-Exit statuses: 0 done; 1 failed; 2 usage; 3 bad news; 10 configuration; 11 locked by another run;
-12 database; 13 storage; 14 deadline; 130, 143 interrupted. Any other number means failure.";
+/// Returns the table of exit statuses as the help shows it.
+fn exit_statuses() -> String {
+    let line = |(exit, meaning): &(Exit, &str)| format!("  {:>3}  {meaning}\n", exit.number());
+    let table: String = Exit::TABLE.iter().map(line).collect();
+    format!("Exit statuses (any other number means failure):\n{}", table.trim_end())
+}
 
 const BACKUP_EXITS: &str = "\
 Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup;
@@ -229,7 +236,7 @@ Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there 
 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::config::parse_duration(text).map_err(|e| e.to_string())
+    crate::config::parse_duration(text).map_err(|e| e.clone())
 }
 
 #[cfg(test)]

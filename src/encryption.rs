@@ -34,7 +34,8 @@ impl Recipients {
     /// Parses `age1…` recipients; `None` if there are none.
     pub(crate) fn parse(recipients: &[String]) -> Result<Option<Recipients>, Error> {
         let parse = |text: &String| {
-            text.parse::<age::x25519::Recipient>().map_err(|e| Error::Recipient(text.clone(), e.to_owned()))
+            text.parse::<age::x25519::Recipient>()
+                .map_err(|e| Error::Recipient(text.clone(), e.to_owned()))
         };
         let parsed = recipients.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         Ok((!parsed.is_empty()).then_some(Recipients(parsed)))
@@ -51,7 +52,8 @@ impl Recipients {
         let encryptor = age::Encryptor::with_recipients(recipients);
         let encryptor = encryptor.map_err(|e| Error::Encrypt(e.into()))?;
         let write = || -> std::io::Result<Vec<u8>> {
-            let mut writer = encryptor.wrap_output(Vec::with_capacity(plain.len() + plain.len() / 1024 + 1024))?;
+            let mut writer = encryptor
+                .wrap_output(Vec::with_capacity(plain.len() + plain.len() / 1024 + 1024))?;
             writer.write_all(plain)?;
             writer.finish()
         };
@@ -71,7 +73,9 @@ impl Identities {
         for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
             let identity = line.parse::<age::x25519::Identity>();
             // The line is a private key, or meant to be one: it must not be in the message.
-            identities.push(Box::new(identity.map_err(|e| failed(anyhow::anyhow!("a line is no identity: {e}")))?));
+            identities.push(Box::new(
+                identity.map_err(|e| failed(anyhow::anyhow!("a line is no identity: {e}")))?,
+            ));
         }
         if identities.is_empty() {
             return Err(failed(anyhow::anyhow!("there is none in it")));

@@ -1,6 +1,6 @@
 //! The exit statuses: the one table of numbers, and the error that carries one.
 //!
-//! Which error of which layer has which status is decided in `run/failure.rs`.
+//! Which error of which layer has which status is decided in `failure.rs`.
 
 use std::fmt;
 
@@ -37,7 +37,10 @@ impl Exit {
         (Exit::Done, "did what was asked, or there was nothing to do"),
         (Exit::Failed, "could not do its job"),
         (Exit::Usage, "wrong command line"),
-        (Exit::BadNews, "did its job, and the news is bad: a backup that does not verify, a finding"),
+        (
+            Exit::BadNews,
+            "did its job, and the news is bad: a backup that does not verify, a finding",
+        ),
         (Exit::Configuration, "configuration missing or wrong"),
         (Exit::Locked, "another run holds the lock"),
         (Exit::Database, "database unreachable, or it refused"),

@@ -55,7 +55,14 @@ mod tests {
         let id = RunId::new(crate::clock::now(), 0xffab_cdef);
         assert_eq!(RunId::parse(id.as_str()), Some(id.clone()));
         assert!(id.as_str().ends_with("Z-abcdef"));
-        for text in ["", "lost+found", "20261121T021500Z", "20261121T021500Z-4f3a9", "20261399T021500Z-4f3a9c", "20261121T021500Z-4F3A9C"] {
+        for text in [
+            "",
+            "lost+found",
+            "20261121T021500Z",
+            "20261121T021500Z-4f3a9",
+            "20261399T021500Z-4f3a9c",
+            "20261121T021500Z-4F3A9C",
+        ] {
             assert_eq!(RunId::parse(text), None, "{text}");
         }
     }

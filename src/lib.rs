@@ -11,12 +11,15 @@ mod db;
 mod encryption;
 mod environment;
 mod exit;
+mod failure;
 mod id;
 mod lock;
+mod log;
 mod run;
 mod secret;
 mod stop;
 mod storage;
+mod sync;
 mod text;
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@
 //! second line of defence, for text that came from elsewhere (a server's message, a child's stderr).
 
 use std::fmt;
+use std::ops::Range;
 
 /// A string that is never displayed.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -45,42 +46,56 @@ impl<'de> serde::Deserialize<'de> for Secret {
 /// Over-redaction is accepted; the text is for people.
 pub(crate) fn redact(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = next_secret(rest) {
-        out.push_str(&rest[..at.start]);
+    let mut done = 0;
+    while let Some(span) = next_secret(text, done) {
+        out.push_str(&text[done..span.start]);
         out.push_str("***");
-        rest = &rest[at.end..];
+        done = span.end;
     }
-    out.push_str(rest);
+    out.push_str(&text[done..]);
     out
 }
 
-/// Finds the first span that holds a secret.
-fn next_secret(text: &str) -> Option<std::ops::Range<usize>> {
-    let url = text.find("://").and_then(|scheme| {
-        let authority = scheme + 3;
-        let end = text[authority..]
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '?' | '"' | '\'' | '`'))
-            .map_or(text.len(), |n| authority + n);
-        let at_sign = authority + text[authority..end].rfind('@')?;
-        let colon = authority + text[authority..at_sign].find(':')?;
-        (&text[colon + 1..at_sign] != "***").then_some(colon + 1..at_sign)
-    });
+/// Finds the first span at or behind `from` that holds a secret.
+fn next_secret(text: &str, from: usize) -> Option<Range<usize>> {
+    let url =
+        text[from..].match_indices("://").find_map(|(at, _)| url_password(text, from + at + 3));
+    let word =
+        WORDS.iter().filter_map(|word| value_of(text, from, word)).min_by_key(|span| span.start);
+    [url, word].into_iter().flatten().min_by_key(|span| span.start)
+}
+
+/// What a secret is called in connection strings and settings.
+const WORDS: [&str; 4] = ["password", "passwd", "secret", "secret_access_key"];
+
+/// Finds the password of a URL whose authority begins at `from`: from the first colon to the last `@`,
+/// because a password that nobody encoded may hold anything.
+fn url_password(text: &str, from: usize) -> Option<Range<usize>> {
+    let is_end = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`');
+    let end = text[from..].find(is_end).map_or(text.len(), |n| from + n);
+    let at_sign = from + text[from..end].rfind('@')?;
+    let colon = from + text[from..at_sign].find(':')?;
+    (colon + 1 < at_sign && &text[colon + 1..at_sign] != "***").then_some(colon + 1..at_sign)
+}
+
+/// Finds the value of the first `word = value` behind `from`; the value may be quoted.
+fn value_of(text: &str, from: usize, word: &str) -> Option<Range<usize>> {
     let lower = text.to_ascii_lowercase();
-    let key = ["password=", "password =", "secret="]
-        .iter()
-        .filter_map(|key| {
-            let start = lower.find(key)? + key.len();
-            let end = text[start..]
-                .find(|c: char| c.is_whitespace() || matches!(c, '&' | ',' | '"' | '`'))
-                .map_or(text.len(), |n| start + n);
-            (end > start && &text[start..end] != "***").then_some(start..end)
-        })
-        .min_by_key(|range| range.start);
-    match (url, key) {
-        (Some(a), Some(b)) => Some(if a.start <= b.start { a } else { b }),
-        (a, b) => a.or(b),
-    }
+    lower[from..].match_indices(word).find_map(|(at, _)| {
+        let behind = from + at + word.len();
+        let rest = text[behind..].trim_start();
+        let value = rest.strip_prefix('=')?.trim_start();
+        let start = text.len() - value.len();
+        let end = match value.chars().next()? {
+            quote @ ('\'' | '"') => value[1..].find(quote).map_or(text.len(), |n| start + n + 2),
+            _ => value
+                .find(|c: char| {
+                    c.is_whitespace() || matches!(c, '&' | ',' | ';' | '"' | '\'' | '`')
+                })
+                .map_or(text.len(), |n| start + n),
+        };
+        (end > start && &text[start..end] != "***").then_some(start..end)
+    })
 }
 
 #[cfg(test)]
@@ -99,5 +114,9 @@ mod tests {
         check("host=h password=geheim user=u", "host=h password=*** user=u");
         check("a postgres://u:p@h and b://c:d@e", "a postgres://u:***@h and b://c:***@e");
         check("nothing: to see http://h:80/ here", "nothing: to see http://h:80/ here");
+        check("password='a b' and PASSWORD = x&y", "password=*** and PASSWORD = ***&y");
+        check("http://h/ then postgres://u:a/b?c@h/d", "http://h/ then postgres://u:***@h/d");
+        check("password=*** password=two", "password=*** password=***");
+        check("password authentication failed", "password authentication failed");
     }
 }

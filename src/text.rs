@@ -35,7 +35,9 @@ impl Table {
 impl std::fmt::Display for Table {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |n: usize| self.rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).max().unwrap_or(0);
+        let width = |n: usize| {
+            self.rows.iter().filter_map(|r| r.get(n)).map(|c| c.chars().count()).max().unwrap_or(0)
+        };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
@@ -51,7 +53,10 @@ mod tests {
 
     #[test]
     fn figures_are_readable_and_columns_line_up() {
-        assert_eq!((bytes(1_503_238_553), counted(1, "row"), counted(1234, "row")), ("1.40 GiB".to_owned(), "1 row".to_owned(), "1,234 rows".to_owned()));
+        assert_eq!(
+            (bytes(1_503_238_553), counted(1, "row"), counted(1234, "row")),
+            ("1.40 GiB".to_owned(), "1 row".to_owned(), "1,234 rows".to_owned())
+        );
         let mut table = Table::new(&["ID", "SIZE"]);
         table.row(["long id".to_owned(), "1".to_owned()]);
         assert_eq!(table.to_string(), "ID       SIZE\nlong id  1\n");

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::BufRead;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
@@ -21,6 +21,7 @@ use crate::backup::sink::{Encoded, Output, Sink};
 use crate::compression::{Codec, Encoder};
 use crate::db;
 use crate::stop::Stop;
+use crate::sync::lock;
 
 /// Bytes before compression that all workers together may hold.
 const RAW_BUDGET: usize = 32 << 20;
@@ -70,7 +71,10 @@ pub(crate) struct LargeObjectOutput {
 
 impl<'a> Work<'a> {
     /// Puts all tasks into the queue.
-    #[expect(clippy::too_many_arguments, reason = "each is a fact of its own, and there is one caller")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a fact of its own, and there is one caller"
+    )]
     pub(crate) fn new(
         sink: &'a Sink,
         sources: &'a [Source],
@@ -86,7 +90,9 @@ impl<'a> Work<'a> {
             counts[task.table] += 1;
         }
         let tables = outputs.into_iter().zip(counts);
-        let tables = tables.map(|(output, n)| TableOutput { output, tasks_left: AtomicUsize::new(n) }).collect();
+        let tables = tables
+            .map(|(output, n)| TableOutput { output, tasks_left: AtomicUsize::new(n) })
+            .collect();
         let items = tasks.iter().map(|task| Item::Rows(*task));
         let queue = items.chain((0..large_objects.len()).map(Item::LargeObject)).collect();
         let large_objects = large_objects
@@ -117,7 +123,7 @@ impl<'a> Work<'a> {
     pub(crate) fn run(&self, client: &mut Client) -> anyhow::Result<()> {
         let mut builder = self.builder()?;
         loop {
-            let item = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let item = lock(&self.queue).pop_front();
             match item {
                 None => return Ok(()),
                 Some(Item::LargeObject(n)) => self.copy_large_object(client, &mut builder, n)?,
@@ -125,7 +131,7 @@ impl<'a> Work<'a> {
                     if self.lock_table(client, task)? {
                         self.copy_rows(client, &mut builder, task)?;
                     } else {
-                        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+                        lock(&self.deferred).push(task);
                     }
                 }
             }
@@ -138,7 +144,7 @@ impl<'a> Work<'a> {
     /// last until pg_dump lets go, that is for ever.
     pub(crate) fn run_deferred(&self, client: &mut Client) -> anyhow::Result<()> {
         let mut builder = self.builder()?;
-        let tasks = std::mem::take(&mut *self.deferred.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *lock(&self.deferred));
         tasks.into_iter().try_for_each(|task| self.copy_rows(client, &mut builder, task))
     }
 
@@ -150,20 +156,29 @@ impl<'a> Work<'a> {
     fn lock_table(&self, client: &mut Client, task: Task) -> anyhow::Result<bool> {
         let name = &self.sources[task.table].qualified;
         // A savepoint, because a refused lock would otherwise end the transaction and with it the snapshot.
-        let lock = format!("SAVEPOINT l; LOCK TABLE ONLY {name} IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT l");
+        let lock = format!(
+            "SAVEPOINT l; LOCK TABLE ONLY {name} IN ACCESS SHARE MODE NOWAIT; RELEASE SAVEPOINT l"
+        );
         match client.batch_execute(&lock) {
             Ok(()) => Ok(true),
             Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
                 let undo = client.batch_execute("ROLLBACK TO SAVEPOINT l");
                 undo.map_err(|e| db::Error::query(format!("lock table {name}"), e))?;
-                tracing::info!("somebody waits for an exclusive lock on table {name}, it will be copied last");
+                tracing::info!(
+                    "somebody waits for an exclusive lock on table {name}, it will be copied last"
+                );
                 Ok(false)
             }
             Err(e) => Err(db::Error::query(format!("lock table {name}"), e).into()),
         }
     }
 
-    fn copy_rows(&self, client: &mut Client, builder: &mut Builder<'_>, task: Task) -> anyhow::Result<()> {
+    fn copy_rows(
+        &self,
+        client: &mut Client,
+        builder: &mut Builder<'_>,
+        task: Task,
+    ) -> anyhow::Result<()> {
         let source = &self.sources[task.table];
         let TableOutput { output, tasks_left } = &self.tables[task.table];
         let what = || format!("copy table {}", source.qualified);
@@ -182,7 +197,11 @@ impl<'a> Work<'a> {
             }
         }
         drop(reader);
-        anyhow::ensure!(builder.ends_with_row(), "the copy of table {} ended within a row", source.qualified);
+        anyhow::ensure!(
+            builder.ends_with_row(),
+            "the copy of table {} ended within a row",
+            source.qualified
+        );
         if task.pages.is_none() {
             builder.raw.extend_from_slice(END_MARKER);
             builder.flush(output, true)?;
@@ -199,7 +218,12 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    fn copy_large_object(&self, client: &mut Client, builder: &mut Builder<'_>, n: usize) -> anyhow::Result<()> {
+    fn copy_large_object(
+        &self,
+        client: &mut Client,
+        builder: &mut Builder<'_>,
+        n: usize,
+    ) -> anyhow::Result<()> {
         let LargeObjectOutput { output, oid, found } = &self.large_objects[n];
         let mut bytes: i64 = 0;
         let mut hasher = Hasher::new();
@@ -219,8 +243,12 @@ impl<'a> Work<'a> {
                 break;
             }
         }
-        let object = LargeObject { oid: *oid, bytes: u64::try_from(bytes)?, digest: Digest::of_bytes(&hasher) };
-        *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(object);
+        let object = LargeObject {
+            oid: *oid,
+            bytes: u64::try_from(bytes)?,
+            digest: Digest::of_bytes(&hasher),
+        };
+        *lock(found) = Some(object);
         Ok(())
     }
 }
@@ -259,7 +287,10 @@ impl Builder<'_> {
     /// Encodes what there is and passes it on.
     fn flush(&mut self, output: &Arc<Output>, last: bool) -> anyhow::Result<()> {
         self.work.stop.check()?;
-        anyhow::ensure!(!self.work.given_up.load(Ordering::Relaxed), "given up, because another part failed");
+        anyhow::ensure!(
+            !self.work.given_up.load(Ordering::Relaxed),
+            "given up, because another part failed"
+        );
         let bytes = self.encoder.encode(&self.raw).context("failed to compress a chunk")?;
         let raw_bytes = self.raw.len() as u64;
         // A single enormous row must not keep its buffer for the rest of the run.

@@ -51,6 +51,7 @@ struct TableEntry {
     dump_id: i32,
     oid: u32,
     columns: String,
+    partition_root: Option<String>,
 }
 
 /// Somebody changed a table in the moment between the snapshot and the locks: begin again.
@@ -129,13 +130,20 @@ fn read_toc<R: std::io::Read>(pipe: R, format: Format) -> Result<Read<R>, toc::E
         match entry.kind.as_str() {
             "TABLE DATA" if entry.has_data => {
                 let columns = entry.columns()?.to_owned();
-                tables.push(TableEntry { dump_id: entry.dump_id, oid: entry.oid, columns });
+                let partition_root = entry.partition_root();
+                tables.push(TableEntry {
+                    dump_id: entry.dump_id,
+                    oid: entry.oid,
+                    columns,
+                    partition_root,
+                });
             }
             "BLOB" => single.push(entry.oid),
             "BLOB METADATA" => {
                 let oids = String::from_utf8_lossy(&entry.definition);
                 let oids = oids.split_whitespace().map(str::parse).collect::<Result<_, _>>();
-                let oids = oids.map_err(|_| toc::Error::Damaged("a list of large objects".to_owned()))?;
+                let oids =
+                    oids.map_err(|_| toc::Error::Damaged("a list of large objects".to_owned()))?;
                 listed.insert(entry.dump_id, oids);
             }
             "BLOBS" if entry.has_data => groups.push(entry),
@@ -161,7 +169,8 @@ fn lock_tables(snapshot: &mut Snapshot, entries: &[TableEntry]) -> anyhow::Resul
                  format('%I.%I', n.nspname, c.relname), am.amname = 'heap' AND c.relkind = 'r' \
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam WHERE c.oid = ANY ($1)";
-    let rows = client.query(sql, &[&oids]).map_err(|e| db::Error::query("look the tables up", e))?;
+    let rows =
+        client.query(sql, &[&oids]).map_err(|e| db::Error::query("look the tables up", e))?;
     let by_oid: BTreeMap<u32, _> = rows.iter().map(|row| (row.get::<_, u32>(0), row)).collect();
 
     let qualified: Vec<&str> = rows.iter().map(|row| row.get(3)).collect();
@@ -184,11 +193,15 @@ fn lock_tables(snapshot: &mut Snapshot, entries: &[TableEntry]) -> anyhow::Resul
                  (SELECT e.extcondition[i] FROM pg_catalog.pg_extension e, \
                     generate_subscripts(e.extconfig, 1) i WHERE e.extconfig[i] = c.oid LIMIT 1) \
                FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)";
-    let facts = client.query(sql, &[&oids]).map_err(|e| db::Error::query("measure the tables", e))?;
+    let facts =
+        client.query(sql, &[&oids]).map_err(|e| db::Error::query("measure the tables", e))?;
     let facts: BTreeMap<u32, _> = facts.iter().map(|row| (row.get::<_, u32>(0), row)).collect();
     let source = |entry: &TableEntry| -> anyhow::Result<Source> {
         let (Some(row), Some(facts)) = (by_oid.get(&entry.oid), facts.get(&entry.oid)) else {
-            anyhow::bail!("pg_dump lists a table with oid {} that the catalog does not have", entry.oid);
+            anyhow::bail!(
+                "pg_dump lists a table with oid {} that the catalog does not have",
+                entry.oid
+            );
         };
         let qualified: String = row.get(3);
         if facts.get::<_, bool>(1) {
@@ -201,6 +214,7 @@ fn lock_tables(snapshot: &mut Snapshot, entries: &[TableEntry]) -> anyhow::Resul
             name: row.get(2),
             qualified,
             columns: entry.columns.clone(),
+            partition_root: entry.partition_root.clone(),
             filter: facts.get::<_, Option<String>>(4).filter(|condition| !condition.is_empty()),
             pages: size(2),
             bytes: size(3),

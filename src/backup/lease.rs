@@ -61,7 +61,8 @@ impl Lease {
             && !self.namespace.is_empty()
             && self.boot == here.boot
             && self.namespace == here.namespace;
-        let gone = same_processes && !std::path::Path::new(&format!("/proc/{}", self.process)).exists();
+        let gone =
+            same_processes && !std::path::Path::new(&format!("/proc/{}", self.process)).exists();
         gone || now.signed_duration_since(self.renewed_at) > STALE_AFTER
     }
 }
@@ -113,13 +114,18 @@ mod tests {
         assert!(!lease.is_stale(now + chrono::TimeDelta::minutes(59)));
         assert!(lease.is_stale(now + chrono::TimeDelta::minutes(61)));
         let mut dead = std::process::Child::id(&{
-            #[expect(clippy::disallowed_methods, reason = "a process number that is free afterwards")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a process number that is free afterwards"
+            )]
             let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
             child.wait().unwrap();
             child
         });
         assert!(Lease { process: dead, ..lease.clone() }.is_stale(now));
-        assert!(!Lease { process: dead, boot: "another".to_owned(), ..lease.clone() }.is_stale(now));
+        assert!(
+            !Lease { process: dead, boot: "another".to_owned(), ..lease.clone() }.is_stale(now)
+        );
         dead = 1;
         assert!(!Lease { process: dead, ..lease }.is_stale(now));
     }

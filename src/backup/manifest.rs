@@ -180,6 +180,10 @@ pub(crate) struct Detail {
 pub(crate) struct Table {
     pub(crate) schema: String,
     pub(crate) name: String,
+    /// The partitioned table through which the rows must be restored, where pg_dump says so: rows may then
+    /// lie in other partitions than before, and only the sum over all partitions is comparable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) partition_root: Option<String>,
     pub(crate) rows: u64,
     pub(crate) digest: Digest,
 }
@@ -236,8 +240,11 @@ impl Manifest {
     /// In the joined layout that is a file per artifact, else an object per chunk.
     pub(crate) fn objects(&self) -> impl Iterator<Item = (&str, u64, &str)> {
         self.artifacts.iter().flat_map(|artifact| {
-            let joined = (self.layout == Layout::Joined)
-                .then_some((artifact.name.as_str(), artifact.size, artifact.sha256.as_str()));
+            let joined = (self.layout == Layout::Joined).then_some((
+                artifact.name.as_str(),
+                artifact.size,
+                artifact.sha256.as_str(),
+            ));
             let chunks = artifact.chunks.iter().filter_map(|chunk| {
                 Some((chunk.object.as_deref()?, chunk.size, chunk.sha256.as_str()))
             });
@@ -253,11 +260,15 @@ impl Manifest {
     fn check(&self) -> Result<(), String> {
         let mut names = BTreeSet::new();
         let plain = |name: &str| !name.contains('/') && Key::new(name).is_some();
-        let is_sha256 = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_sha256 =
+            |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
         for artifact in &self.artifacts {
             let name = &artifact.name;
             if !plain(name) || !names.insert(name.as_str()) {
-                return Err(format!("the artifact name `{}` is odd or there twice", name.escape_debug()));
+                return Err(format!(
+                    "the artifact name `{}` is odd or there twice",
+                    name.escape_debug()
+                ));
             }
             if artifact.chunks.is_empty() || !is_sha256(&artifact.sha256) {
                 return Err(format!("artifact `{name}` has no chunks or no SHA-256"));
@@ -269,24 +280,35 @@ impl Manifest {
                 }
                 let fresh = object.is_none_or(|o| plain(o) && (o == name || names.insert(o)));
                 if !fresh || !is_sha256(&chunk.sha256) {
-                    return Err(format!("a chunk of artifact `{name}` is named or summed up oddly"));
+                    return Err(format!(
+                        "a chunk of artifact `{name}` is named or summed up oddly"
+                    ));
                 }
             }
             let size: u64 = artifact.chunks.iter().map(|c| c.size).fold(0, u64::saturating_add);
             if !self.is_encrypted() && size != artifact.size {
-                return Err(format!("the chunks of artifact `{name}` have {size} bytes, not {}", artifact.size));
+                return Err(format!(
+                    "the chunks of artifact `{name}` have {size} bytes, not {}",
+                    artifact.size
+                ));
             }
         }
         if self.artifact(TOC).is_none_or(|toc| toc.kind != Kind::Toc) {
             return Err(format!("there is no `{TOC}`"));
         }
         if self.sums() != self.totals {
-            return Err(format!("the totals are {:?}, its artifacts make {:?}", self.totals, self.sums()));
+            return Err(format!(
+                "the totals are {:?}, its artifacts make {:?}",
+                self.totals,
+                self.sums()
+            ));
         }
         match &self.contents {
             Contents::Open(detail) if !self.is_encrypted() => self.check_detail(detail),
             Contents::Sealed(_) if self.is_encrypted() => Ok(()),
-            _ => Err("the contents are sealed and the artifacts are not, or the reverse".to_owned()),
+            _ => {
+                Err("the contents are sealed and the artifacts are not, or the reverse".to_owned())
+            }
         }
     }
 
@@ -298,7 +320,9 @@ impl Manifest {
             let raw: u64 = artifact.chunks.iter().map(|c| c.raw_bytes).fold(0, u64::saturating_add);
             let agrees = match artifact.kind {
                 Kind::Table => detail.tables.get(name).is_some_and(|table| table.rows == rows),
-                Kind::LargeObject => detail.large_objects.get(name).is_some_and(|object| object.bytes == raw),
+                Kind::LargeObject => {
+                    detail.large_objects.get(name).is_some_and(|object| object.bytes == raw)
+                }
                 _ => rows == 0,
             };
             if !agrees {
@@ -308,7 +332,9 @@ impl Manifest {
         let known = |name: &String, kind| self.artifact(name).is_some_and(|a| a.kind == kind);
         let tables = detail.tables.keys().all(|name| known(name, Kind::Table));
         let objects = detail.large_objects.keys().all(|name| known(name, Kind::LargeObject));
-        (tables && objects).then_some(()).ok_or_else(|| "the contents name an artifact that is not there".to_owned())
+        (tables && objects)
+            .then_some(())
+            .ok_or_else(|| "the contents name an artifact that is not there".to_owned())
     }
 
     /// Returns the sums over the artifacts, which [`Manifest::totals`] must equal.
@@ -339,7 +365,13 @@ pub(crate) mod tests {
 
     /// A small whole manifest, for tests here and elsewhere.
     pub(crate) fn sample(id: RunId, at: Moment) -> Manifest {
-        let chunk = |size, raw_bytes, rows| Chunk { object: None, size, sha256: "a".repeat(64), raw_bytes, rows };
+        let chunk = |size, raw_bytes, rows| Chunk {
+            object: None,
+            size,
+            sha256: "a".repeat(64),
+            raw_bytes,
+            rows,
+        };
         let artifact = |name: &str, kind, compression, chunks: Vec<Chunk>| Artifact {
             name: name.to_owned(),
             kind,
@@ -368,12 +400,23 @@ pub(crate) mod tests {
             locked_until: None,
             artifacts: vec![
                 artifact(TOC, Kind::Toc, Format::None, vec![chunk(100, 100, 0)]),
-                artifact("7.dat.gz", Kind::Table, Format::Gzip, vec![chunk(20, 50, 3), chunk(21, 60, 4)]),
+                artifact(
+                    "7.dat.gz",
+                    Kind::Table,
+                    Format::Gzip,
+                    vec![chunk(20, 50, 3), chunk(21, 60, 4)],
+                ),
             ],
             contents: Contents::Open(Detail {
                 tables: [(
                     "7.dat.gz".to_owned(),
-                    Table { schema: "public".to_owned(), name: "users".to_owned(), rows: 7, digest: Digest::default() },
+                    Table {
+                        schema: "public".to_owned(),
+                        name: "users".to_owned(),
+                        partition_root: None,
+                        rows: 7,
+                        digest: Digest::default(),
+                    },
                 )]
                 .into(),
                 ..Detail::default()
@@ -397,7 +440,10 @@ pub(crate) mod tests {
     #[test]
     fn refuses_a_future_version_before_anything_else() {
         let error = Manifest::parse(br#"{"version": 2, "what": "ever"}"#).unwrap_err();
-        assert_eq!(error.to_string(), "the manifest has version 2, this opsctl reads version 1: use a newer one");
+        assert_eq!(
+            error.to_string(),
+            "the manifest has version 2, this opsctl reads version 1: use a newer one"
+        );
     }
 
     #[test]

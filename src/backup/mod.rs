@@ -1,17 +1,21 @@
 //! What a backup is and how one is taken, verified, kept and removed.
-pub(crate) mod rows;
-pub(crate) mod toc;
-pub(crate) mod manifest;
-pub(crate) mod retention;
-pub(crate) mod lease;
-pub(crate) mod plan;
-pub(crate) mod repository;
 pub(crate) mod copy;
 pub(crate) mod description;
+pub(crate) mod lease;
+pub(crate) mod manifest;
 pub(crate) mod notes;
+pub(crate) mod plan;
+pub(crate) mod prune;
+pub(crate) mod publish;
+pub(crate) mod repository;
+pub(crate) mod retention;
+pub(crate) mod rows;
+pub(crate) mod shrink;
 pub(crate) mod sink;
 pub(crate) mod snapshot;
 pub(crate) mod take;
-pub(crate) mod prune;
-pub(crate) mod shrink;
+pub(crate) mod toc;
 pub(crate) mod verify;
+
+#[cfg(test)]
+mod tests;

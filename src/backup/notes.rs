@@ -25,10 +25,17 @@ pub(crate) fn notes(manifest: &Manifest, place: &str, folder: &str) -> String {
     };
     put(&format!("# Restoring backup {id} of database `{database}`"));
     put("");
-    put(&format!("It holds the state of {at}, dumped from PostgreSQL {} by opsctl {} with pg_dump {}.", server.version, manifest.opsctl, manifest.pg_dump));
+    put(&format!(
+        "It holds the state of {at}, dumped from PostgreSQL {} by opsctl {} with pg_dump {}.",
+        server.version, manifest.opsctl, manifest.pg_dump
+    ));
     put(&format!("It was written to {place}, folder `{folder}`."));
-    put(&format!("Stock tools restore it; opsctl is not needed. Use `pg_restore` of PostgreSQL {client} or newer."));
-    put("The commands are for a shell whose current directory is a copy of the folder with this file.");
+    put(&format!(
+        "Stock tools restore it; opsctl is not needed. Use `pg_restore` of PostgreSQL {client} or newer."
+    ));
+    put(
+        "The commands are for a shell whose current directory is a copy of the folder with this file.",
+    );
     put("");
     put("## 1. Is every byte as it was written?");
     put("");
@@ -49,7 +56,9 @@ pub(crate) fn notes(manifest: &Manifest, place: &str, folder: &str) -> String {
         put("`key.txt` is the identity file that belongs to one of them.");
         put("");
         put("```sh");
-        put("for f in *.age; do age --decrypt --identity \"${KEY:-key.txt}\" --output \"${f%.age}\" \"$f\" && rm \"$f\" || break; done");
+        put(
+            "for f in *.age; do age --decrypt --identity \"${KEY:-key.txt}\" --output \"${f%.age}\" \"$f\" && rm \"$f\" || break; done",
+        );
         put("```");
         step += 1;
     }
@@ -57,13 +66,17 @@ pub(crate) fn notes(manifest: &Manifest, place: &str, folder: &str) -> String {
         put("");
         put(&format!("## {step}. Join the chunks"));
         put("");
-        put("An artifact of several chunks is stored as `NAME.000001`, `NAME.000002`, …; joined in this order they are the file.");
+        put(
+            "An artifact of several chunks is stored as `NAME.000001`, `NAME.000002`, …; joined in this order they are the file.",
+        );
         put("");
         put("```sh");
         put("for f in *.000001; do");
         put("  [ -e \"$f\" ] || continue");
         put("  n=${f%.000001}");
-        put("  cat \"$n\".[0-9][0-9][0-9][0-9][0-9][0-9]* > \"$n\" && rm \"$n\".[0-9][0-9][0-9][0-9][0-9][0-9]*");
+        put(
+            "  cat \"$n\".[0-9][0-9][0-9][0-9][0-9][0-9]* > \"$n\" && rm \"$n\".[0-9][0-9][0-9][0-9][0-9][0-9]*",
+        );
         put("done");
         put("```");
         step += 1;
@@ -92,6 +105,8 @@ pub(crate) fn notes(manifest: &Manifest, place: &str, folder: &str) -> String {
     put("pg_restore --exit-on-error --jobs=4 --dbname=\"${NEWDB:-restored}\" .");
     put("```");
     put("");
-    put("Compare the row counts with `manifest.json` (or `opsctl verify-backup`): `pg_restore` does not notice a file that lacks its end.");
+    put(
+        "Compare the row counts with `manifest.json` (or `opsctl verify-backup`): `pg_restore` does not notice a file that lacks its end.",
+    );
     text
 }

@@ -19,6 +19,8 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// Schema and name, quoted for SQL.
     pub(crate) qualified: String,
+    /// The partitioned table through which pg_dump wants the rows restored, quoted for SQL.
+    pub(crate) partition_root: Option<String>,
     /// The column list with parentheses, from pg_dump; empty for a table without columns.
     pub(crate) columns: String,
     /// The condition of an extension's configuration table (`pg_extension_config_dump`), such as `WHERE …`.
@@ -58,7 +60,8 @@ pub(crate) fn tasks(sources: &[Source], server_major: u32) -> Vec<Task> {
 
 fn ranges(table: usize, source: &Source, server_major: u32) -> Vec<Task> {
     let Source { pages, bytes, .. } = *source;
-    let can_split = source.is_heap && server_major >= FIRST_WITH_TID_RANGES && source.filter.is_none();
+    let can_split =
+        source.is_heap && server_major >= FIRST_WITH_TID_RANGES && source.filter.is_none();
     let n_ranges = (bytes / RANGE_BYTES).min(pages).min(MAX_RANGES);
     if !can_split || n_ranges < 2 || source.columns.is_empty() {
         return vec![Task { table, pages: None, bytes }];
@@ -83,7 +86,9 @@ pub(crate) fn copy_statement(source: &Source, pages: Option<Pages>) -> String {
         // ONLY, because SELECT includes inheritance children and COPY of a table does not.
         (None, Some(Pages { from, to })) => {
             let end = to.map_or(String::new(), |to| format!(" AND ctid < '({to},0)'"));
-            format!("COPY (SELECT {list} FROM ONLY {qualified} WHERE ctid >= '({from},0)'{end}) TO STDOUT")
+            format!(
+                "COPY (SELECT {list} FROM ONLY {qualified} WHERE ctid >= '({from},0)'{end}) TO STDOUT"
+            )
         }
         (None, None) => format!("COPY {qualified} {columns} TO STDOUT"),
     }
@@ -100,6 +105,7 @@ mod tests {
             schema: "s".to_owned(),
             name: "t".to_owned(),
             qualified: "s.t".to_owned(),
+            partition_root: None,
             columns: "(a, b)".to_owned(),
             filter: None,
             pages,
@@ -146,14 +152,24 @@ mod tests {
 
     #[test]
     fn statements_are_those_of_pg_dump() {
-        let check = |source: &Source, pages, expected: &str| assert_eq!(copy_statement(source, pages), expected);
+        let check = |source: &Source, pages, expected: &str| {
+            assert_eq!(copy_statement(source, pages), expected);
+        };
         let plain = source(1, 1);
         check(&plain, None, "COPY s.t (a, b) TO STDOUT");
         check(&Source { columns: String::new(), ..plain.clone() }, None, "COPY s.t  TO STDOUT");
         let filtered = Source { filter: Some("WHERE a > 0".to_owned()), ..plain.clone() };
         check(&filtered, None, "COPY (SELECT a, b FROM s.t WHERE a > 0) TO STDOUT");
         let pages = Pages { from: 5, to: Some(9) };
-        check(&plain, Some(pages), "COPY (SELECT a, b FROM ONLY s.t WHERE ctid >= '(5,0)' AND ctid < '(9,0)') TO STDOUT");
-        check(&plain, Some(Pages { to: None, ..pages }), "COPY (SELECT a, b FROM ONLY s.t WHERE ctid >= '(5,0)') TO STDOUT");
+        check(
+            &plain,
+            Some(pages),
+            "COPY (SELECT a, b FROM ONLY s.t WHERE ctid >= '(5,0)' AND ctid < '(9,0)') TO STDOUT",
+        );
+        check(
+            &plain,
+            Some(Pages { to: None, ..pages }),
+            "COPY (SELECT a, b FROM ONLY s.t WHERE ctid >= '(5,0)') TO STDOUT",
+        );
     }
 }

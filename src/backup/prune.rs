@@ -50,8 +50,12 @@ pub(crate) fn plan(
     now: Moment,
     stop: &Stop,
 ) -> anyhow::Result<Plan> {
-    let mut plan =
-        Plan { database: database.to_owned(), backups: Vec::new(), leftovers: Vec::new(), in_progress: Vec::new() };
+    let mut plan = Plan {
+        database: database.to_owned(),
+        backups: Vec::new(),
+        leftovers: Vec::new(),
+        in_progress: Vec::new(),
+    };
     let mut known = Vec::new();
     for found in repository.backups(database, now, stop)? {
         match found {
@@ -59,7 +63,12 @@ pub(crate) fn plan(
             Found::InProgress(id) => plan.in_progress.push(id),
             Found::Unreadable(id, problem) => {
                 // Its time does not matter: it is kept in any case.
-                known.push((candidate(&id, now, Condition::Unreadable, None), None, None, Some(problem)));
+                known.push((
+                    candidate(&id, now, Condition::Unreadable, None),
+                    None,
+                    None,
+                    Some(problem),
+                ));
             }
             Found::Backup(manifest, verified) => {
                 let damaged = verified.as_ref().is_some_and(|v| !v.good);
@@ -78,7 +87,8 @@ pub(crate) fn plan(
             let locked_until = repository.locked_until(&folder)?.filter(|until| *until > now);
             decision.reasons.extend(locked_until.map(Reason::LockedUntil));
         }
-        if let Some(n) = known.iter().position(|(candidate, ..)| candidate.id == decision.backup.id) {
+        if let Some(n) = known.iter().position(|(candidate, ..)| candidate.id == decision.backup.id)
+        {
             let (_, manifest, verified, problem) = known.swap_remove(n);
             plan.backups.push(Planned { decision, manifest, verified, problem });
         }
@@ -86,7 +96,12 @@ pub(crate) fn plan(
     Ok(plan)
 }
 
-fn candidate(id: &RunId, at: Moment, condition: Condition, locked_until: Option<Moment>) -> Candidate {
+fn candidate(
+    id: &RunId,
+    at: Moment,
+    condition: Condition,
+    locked_until: Option<Moment>,
+) -> Candidate {
     Candidate { id: id.clone(), at, condition, locked_until }
 }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use crate::backup::lease::Lease;
 use crate::backup::manifest::{self, Layout, MANIFEST, Manifest};
 use crate::clock::Moment;
-use crate::encryption::{Identities, Recipients};
+use crate::encryption::Recipients;
 use crate::id::RunId;
 use crate::stop::Stop;
 use crate::storage::{self, Key, Overwrite, Shared};
@@ -91,7 +91,8 @@ impl Folder {
     /// Returns the key of an object in it.
     pub(crate) fn key(&self, name: &str) -> anyhow::Result<Key> {
         let path = format!("{}{name}", self.prefix);
-        Key::new(path).with_context(|| format!("`{}` cannot be the name of an object", name.escape_debug()))
+        Key::new(path)
+            .with_context(|| format!("`{}` cannot be the name of an object", name.escape_debug()))
     }
 
     /// Returns its path in the repository, for people.
@@ -104,7 +105,8 @@ impl Folder {
 pub(crate) fn database_prefix(database: &str) -> String {
     let mut prefix = String::new();
     for (n, byte) in database.bytes().enumerate() {
-        let plain = byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || (byte == b'.' && n > 0);
+        let plain =
+            byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' || (byte == b'.' && n > 0);
         if plain {
             prefix.push(char::from(byte));
         } else {
@@ -115,22 +117,24 @@ pub(crate) fn database_prefix(database: &str) -> String {
 }
 
 impl Repository {
-    /// Reads the identities of a file, if one is given.
-    pub(crate) fn identities(path: Option<&std::path::Path>) -> anyhow::Result<Option<Identities>> {
-        Ok(path.map(Identities::read).transpose()?)
-    }
-
     /// Looks at every folder of `database`, newest first.
     ///
     /// An incomplete answer of the storage is an error, because removals are decided by this.
-    pub(crate) fn backups(&self, database: &str, now: Moment, stop: &Stop) -> anyhow::Result<Vec<Found>> {
+    pub(crate) fn backups(
+        &self,
+        database: &str,
+        now: Moment,
+        stop: &Stop,
+    ) -> anyhow::Result<Vec<Found>> {
         let prefix = database_prefix(database);
         let mut ids: Vec<RunId> = Vec::new();
         for name in self.storage.list_folders(&prefix)? {
-            match RunId::parse(&name) {
-                Some(id) => ids.push(id),
-                None => tracing::warn!("`{prefix}{name}` in {} is no backup, left alone", self.storage.place()),
-            }
+            let Some(id) = RunId::parse(&name) else {
+                let place = self.storage.place();
+                tracing::warn!("`{prefix}{name}` in {place} is no backup, left alone");
+                continue;
+            };
+            ids.push(id);
         }
         ids.sort_unstable_by(|a, b| b.cmp(a));
         let next = std::sync::atomic::AtomicUsize::new(0);
@@ -145,7 +149,10 @@ impl Repository {
         };
         let results: Vec<anyhow::Result<Vec<(usize, Found)>>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..READERS.min(ids.len())).map(|_| scope.spawn(look)).collect();
-            threads.into_iter().map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))).collect()
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked"))))
+                .collect()
         });
         let mut found = Vec::with_capacity(ids.len());
         for result in results {
@@ -158,7 +165,9 @@ impl Repository {
     /// Looks at one folder.
     fn look(&self, folder: &Folder, now: Moment) -> anyhow::Result<Found> {
         match self.manifest(folder)? {
-            Some(Ok((manifest, _))) => Ok(Found::Backup(Box::new(manifest), self.last_verification(folder)?)),
+            Some(Ok((manifest, _))) => {
+                Ok(Found::Backup(Box::new(manifest), self.last_verification(folder)?))
+            }
             Some(Err(why)) => Ok(Found::Unreadable(folder.id.clone(), why.to_string())),
             None if self.is_leftover(folder, now)? => Ok(Found::Leftover(folder.id.clone())),
             None => Ok(Found::InProgress(folder.id.clone())),
@@ -166,8 +175,14 @@ impl Repository {
     }
 
     /// Reads a backup's manifest, and returns it with its bytes; `None` if there is none.
-    #[expect(clippy::type_complexity, reason = "the inner result is about the content, the outer about the storage")]
-    pub(crate) fn manifest(&self, folder: &Folder) -> anyhow::Result<Option<Result<(Manifest, Vec<u8>), manifest::Error>>> {
+    #[expect(
+        clippy::type_complexity,
+        reason = "the inner result is about the content, the outer about the storage"
+    )]
+    pub(crate) fn manifest(
+        &self,
+        folder: &Folder,
+    ) -> anyhow::Result<Option<Result<(Manifest, Vec<u8>), manifest::Error>>> {
         match self.storage.get(&folder.key(MANIFEST)?, manifest::MAX_MANIFEST) {
             Ok(json) => Ok(Some(Manifest::parse(&json).map(|manifest| (manifest, json.to_vec())))),
             Err(storage::Error::NotFound { .. }) => Ok(None),
@@ -181,7 +196,9 @@ impl Repository {
         let newest = listed.iter().rfind(|object| object.key.as_str().ends_with(".json"));
         let Some(object) = newest else { return Ok(None) };
         let json = self.storage.get(&object.key, 1 << 26)?;
-        Ok(serde_json::from_slice(&json).inspect_err(|e| tracing::warn!("`{}` cannot be read: {e}", object.key)).ok())
+        Ok(serde_json::from_slice(&json)
+            .inspect_err(|e| tracing::warn!("`{}` cannot be read: {e}", object.key))
+            .ok())
     }
 
     /// Is a folder without manifest what a crashed run left, and not the work of a living one?
@@ -199,9 +216,15 @@ impl Repository {
 
     /// Removes a folder: its manifest first, so that it is no backup any more from then on; its lease last,
     /// so that an interrupted removal is known as a leftover. Returns the bytes that were freed.
-    pub(crate) fn remove(&self, removal: Removal, lease: &Lease, stop: &Stop) -> anyhow::Result<u64> {
+    pub(crate) fn remove(
+        &self,
+        removal: Removal,
+        lease: &Lease,
+        stop: &Stop,
+    ) -> anyhow::Result<u64> {
         let Removal { folder } = removal;
-        let context = || format!("failed to remove backup `{}` from {}", folder.path(), self.storage.place());
+        let context =
+            || format!("failed to remove backup `{}` from {}", folder.path(), self.storage.place());
         let lease_key = folder.key(LEASE)?;
         let remove = || -> anyhow::Result<u64> {
             self.storage.put(&lease_key, lease.to_json()?.into(), Overwrite::Allow)?;

@@ -63,7 +63,9 @@ impl fmt::Display for Reason {
             Reason::Monthly => f.write_str("keep_monthly"),
             Reason::Yearly => f.write_str("keep_yearly"),
             Reason::LastGood => f.write_str("the last good backup"),
-            Reason::LockedUntil(at) => write!(f, "locked until {}", at.format("%Y-%m-%d %H:%M UTC")),
+            Reason::LockedUntil(at) => {
+                write!(f, "locked until {}", at.format("%Y-%m-%d %H:%M UTC"))
+            }
             Reason::Future => f.write_str("its time is in the future"),
             Reason::Unreadable => f.write_str("its manifest cannot be read"),
             Reason::DamagedButRecent => f.write_str("damaged, but not older than what is kept"),
@@ -118,7 +120,8 @@ pub(crate) fn decide(backups: &[Candidate], policy: Retention, now: Moment) -> V
         decisions.push(Decision { backup, reasons });
     }
     // A damaged backup may still be better than nothing; it goes when its good contemporaries have gone.
-    let oldest_kept = decisions.iter().filter(|d| counts(&d.backup) && d.keeps()).map(|d| d.backup.at).min();
+    let oldest_kept =
+        decisions.iter().filter(|d| counts(&d.backup) && d.keeps()).map(|d| d.backup.at).min();
     for decision in &mut decisions {
         let recent = oldest_kept.is_none_or(|oldest| decision.backup.at >= oldest);
         if decision.backup.condition == Condition::Damaged && recent {
@@ -151,7 +154,11 @@ impl Rules {
             last_left: policy.keep_last,
             periods: [
                 periods(Reason::Daily, |at| (at.year(), at.ordinal()), policy.keep_daily),
-                periods(Reason::Weekly, |at| (at.iso_week().year(), at.iso_week().week()), policy.keep_weekly),
+                periods(
+                    Reason::Weekly,
+                    |at| (at.iso_week().year(), at.iso_week().week()),
+                    policy.keep_weekly,
+                ),
                 periods(Reason::Monthly, |at| (at.year(), at.month()), policy.keep_monthly),
                 periods(Reason::Yearly, |at| (at.year(), 0), policy.keep_yearly),
             ],
@@ -209,11 +216,24 @@ mod tests {
     #[test]
     fn rules_work_together_and_each_says_so() {
         let backups = good(&[
-            "2026-11-21T02:00:00", "2026-11-20T14:00:00", "2026-11-20T02:00:00", "2026-11-19T02:00:00",
-            "2026-11-14T02:00:00", "2026-10-31T02:00:00", "2026-10-30T02:00:00", "2025-12-31T02:00:00",
+            "2026-11-21T02:00:00",
+            "2026-11-20T14:00:00",
+            "2026-11-20T02:00:00",
+            "2026-11-19T02:00:00",
+            "2026-11-14T02:00:00",
+            "2026-10-31T02:00:00",
+            "2026-10-30T02:00:00",
+            "2025-12-31T02:00:00",
             "2025-12-30T02:00:00",
         ]);
-        let policy = Retention { keep_last: 1, keep_daily: 2, keep_weekly: 2, keep_monthly: 2, keep_yearly: 2, ..Retention::default() };
+        let policy = Retention {
+            keep_last: 1,
+            keep_daily: 2,
+            keep_weekly: 2,
+            keep_monthly: 2,
+            keep_yearly: 2,
+            ..Retention::default()
+        };
         insta::assert_snapshot!(table(&backups, policy, "2026-11-21T03:00:00"), @r"
         2026-11-21T02  keep_last, keep_daily, keep_weekly, keep_monthly, keep_yearly, the last good backup
         2026-11-20T14  keep_daily
@@ -240,7 +260,12 @@ mod tests {
 
     #[test]
     fn damaged_unreadable_locked_and_future_backups_do_not_count() {
-        let mut backups = good(&["2026-11-18T02:00:00", "2026-11-17T02:00:00", "2026-11-16T02:00:00", "2027-01-01T00:00:00"]);
+        let mut backups = good(&[
+            "2026-11-18T02:00:00",
+            "2026-11-17T02:00:00",
+            "2026-11-16T02:00:00",
+            "2027-01-01T00:00:00",
+        ]);
         backups.push(backup(at("2026-11-20T02:00:00"), Condition::Damaged));
         backups.push(backup(at("2026-11-01T02:00:00"), Condition::Damaged));
         backups.push(backup(at("2026-11-02T02:00:00"), Condition::Unreadable));
@@ -258,21 +283,32 @@ mod tests {
     }
 
     fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-        let one = (0..4_000_000i64, 0..4u8, any::<bool>()).prop_map(|(minutes, condition, locked)| {
-            let at = at("2020-01-01T00:00:00") + TimeDelta::minutes(minutes);
-            let condition = match condition {
-                0 => Condition::Damaged,
-                1 => Condition::Unreadable,
-                _ => Condition::Good,
-            };
-            Candidate { locked_until: locked.then_some(at + TimeDelta::days(30)), ..backup(at, condition) }
-        });
+        let one =
+            (0..4_000_000i64, 0..4u8, any::<bool>()).prop_map(|(minutes, condition, locked)| {
+                let at = at("2020-01-01T00:00:00") + TimeDelta::minutes(minutes);
+                let condition = match condition {
+                    0 => Condition::Damaged,
+                    1 => Condition::Unreadable,
+                    _ => Condition::Good,
+                };
+                Candidate {
+                    locked_until: locked.then_some(at + TimeDelta::days(30)),
+                    ..backup(at, condition)
+                }
+            });
         proptest::collection::vec(one, 0..40)
     }
 
     fn policies() -> impl Strategy<Value = Retention> {
-        (0..60u32, 0..5u32, 0..5u32, 0..5u32, 0..5u32, 0..5u32).prop_map(|(a, b, c, d, e, f)| Retention {
-            keep_days: a, keep_last: b, keep_daily: c, keep_weekly: d, keep_monthly: e, keep_yearly: f,
+        (0..60u32, 0..5u32, 0..5u32, 0..5u32, 0..5u32, 0..5u32).prop_map(|(a, b, c, d, e, f)| {
+            Retention {
+                keep_days: a,
+                keep_last: b,
+                keep_daily: c,
+                keep_weekly: d,
+                keep_monthly: e,
+                keep_yearly: f,
+            }
         })
     }
 

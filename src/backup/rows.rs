@@ -63,7 +63,9 @@ impl<'de> serde::Deserialize<'de> for Digest {
         let text = String::deserialize(deserializer)?;
         let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
         let value = if valid { u128::from_str_radix(&text, 16).ok() } else { None };
-        value.map(Digest).ok_or_else(|| serde::de::Error::custom("a digest has 32 hexadecimal digits"))
+        value
+            .map(Digest)
+            .ok_or_else(|| serde::de::Error::custom("a digest has 32 hexadecimal digits"))
     }
 }
 
@@ -146,7 +148,12 @@ mod tests {
     #[test]
     fn a_changed_doubled_or_missing_row_changes_it() {
         let base = rows(b"1\ta\n2\tb\n3\tc\n");
-        for other in [&b"1\ta\n2\tx\n3\tc\n"[..], b"1\ta\n2\tb\n2\tb\n3\tc\n", b"1\ta\n3\tc\n", b"1\tb\n2\ta\n3\tc\n"] {
+        for other in [
+            &b"1\ta\n2\tx\n3\tc\n"[..],
+            b"1\ta\n2\tb\n2\tb\n3\tc\n",
+            b"1\ta\n3\tc\n",
+            b"1\tb\n2\ta\n3\tc\n",
+        ] {
             assert_ne!(rows(other), base);
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use crate::backup::repository::{Folder, Repository};
 use crate::backup::rows::Rows;
 use crate::compression::Format;
 use crate::storage::{Overwrite, Writer};
+use crate::sync::lock;
 
 /// Writing threads of a repository.
 const LANE_THREADS: u32 = 4;
@@ -110,15 +111,21 @@ pub(crate) struct LaneResult {
 impl Sink {
     /// Begins to write into `folder` of each repository.
     pub(crate) fn begin(repositories: &[Repository], folder: &Folder) -> Sink {
-        let lanes = repositories.iter().map(|repository| Lane::begin(repository.clone(), folder.clone())).collect();
+        let lanes = repositories.iter().map(|repository| Lane::begin(repository, folder)).collect();
         Sink { lanes, budget: Arc::new(Budget::default()), artifacts: Mutex::default() }
     }
 
     /// Begins an artifact.
-    pub(crate) fn create(&self, name: impl Into<String>, kind: Kind, compression: Format) -> Arc<Output> {
+    pub(crate) fn create(
+        &self,
+        name: impl Into<String>,
+        kind: Kind,
+        compression: Format,
+    ) -> Arc<Output> {
         let mut artifacts = lock(&self.artifacts);
         let number = u32::try_from(artifacts.len()).unwrap_or(u32::MAX);
-        let output = Output { number, name: name.into(), kind, compression, state: Mutex::default() };
+        let output =
+            Output { number, name: name.into(), kind, compression, state: Mutex::default() };
         let output = Arc::new(output);
         artifacts.push(Arc::clone(&output));
         output
@@ -138,7 +145,11 @@ impl Sink {
         // the queue.
         let mut state = lock(&output.state);
         let number = u32::try_from(state.chunks.len() + 1).context("too many chunks")?;
-        let object = if number == 1 && chunk.last { output.name.clone() } else { format!("{}.{number:06}", output.name) };
+        let object = if number == 1 && chunk.last {
+            output.name.clone()
+        } else {
+            format!("{}.{number:06}", output.name)
+        };
         state.sha256.update(&bytes);
         state.size += bytes.len() as u64;
         state.rows.merge(chunk.rows);
@@ -182,7 +193,12 @@ impl Output {
     }
 
     /// Describes the artifact as a repository has it.
-    fn describe(&self, layout: Layout, encrypted: bool, stored: &HashMap<(u32, u32), Stored>) -> Artifact {
+    fn describe(
+        &self,
+        layout: Layout,
+        encrypted: bool,
+        stored: &HashMap<(u32, u32), Stored>,
+    ) -> Artifact {
         let state = lock(&self.state);
         let chunk = |(made, number): (&Made, u32)| {
             let kept = stored.get(&(self.number, number));
@@ -211,17 +227,20 @@ fn object_name(object: &str, encrypted: bool) -> String {
 }
 
 impl Lane {
-    fn begin(repository: Repository, folder: Folder) -> Lane {
+    fn begin(repository: &Repository, folder: &Folder) -> Lane {
         let shared = Arc::new(LaneState::default());
         let mut senders = Vec::new();
         let mut threads = Vec::new();
         for _ in 0..LANE_THREADS {
             let (sender, receiver) = sync_channel(QUEUE);
-            let (repository, folder, shared) = (repository.clone(), folder.clone(), Arc::clone(&shared));
+            let (repository, folder, shared) =
+                (repository.clone(), folder.clone(), Arc::clone(&shared));
             senders.push(sender);
-            threads.push(std::thread::spawn(move || write_all(&repository, &folder, &shared, &receiver)));
+            threads.push(std::thread::spawn(move || {
+                write_all(&repository, &folder, &shared, &receiver);
+            }));
         }
-        Lane { repository, senders, threads, shared }
+        Lane { repository: repository.clone(), senders, threads, shared }
     }
 
     fn has_failed(&self) -> bool {
@@ -248,12 +267,14 @@ impl Lane {
             }
         }
         let stored = lock(&self.shared.stored);
-        let artifacts = match lock(&self.shared.failure).take() {
-            Some(failure) => Err(failure),
-            None => {
-                let encrypted = self.repository.recipients.is_some();
-                Ok(outputs.iter().map(|o| o.describe(self.repository.layout, encrypted, &stored)).collect())
-            }
+        let artifacts = if let Some(failure) = lock(&self.shared.failure).take() {
+            Err(failure)
+        } else {
+            let encrypted = self.repository.recipients.is_some();
+            Ok(outputs
+                .iter()
+                .map(|o| o.describe(self.repository.layout, encrypted, &stored))
+                .collect())
         };
         drop(stored);
         LaneResult { repository: self.repository, artifacts }
@@ -289,7 +310,9 @@ fn write_chunk(
         let key = folder.key(&output.name)?;
         let mut writer = match writers.remove(&output.number) {
             Some(writer) => writer,
-            None => repository.storage.create(&key)?.context("the storage cannot append to files")?,
+            None => {
+                repository.storage.create(&key)?.context("the storage cannot append to files")?
+            }
         };
         writer.append(&bytes)?;
         if last {
@@ -305,7 +328,11 @@ fn write_chunk(
     let sealed = recipients.encrypt(&bytes)?;
     drop(bytes);
     let stored = Stored { size: sealed.len() as u64, sha256: Sha256::digest(&sealed).into() };
-    repository.storage.put(&folder.key(&object_name(&object, true))?, sealed.into(), Overwrite::Refuse)?;
+    repository.storage.put(
+        &folder.key(&object_name(&object, true))?,
+        sealed.into(),
+        Overwrite::Refuse,
+    )?;
     lock(&shared.stored).insert((output.number, chunk), stored);
     Ok(())
 }
@@ -353,8 +380,4 @@ impl Drop for Permit {
 /// Returns bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -81,9 +81,11 @@ impl Ticket {
         let mut connection = self.target.connect("opsctl backup", stop)?;
         let client = connection.client();
         let name = self.name.replace('\'', "''");
-            begin(client, self.server_version)
+        begin(client, self.server_version)
             .and_then(|()| client.batch_execute(&format!("SET TRANSACTION SNAPSHOT '{name}'")))
-            .and_then(|()| client.batch_execute(&format!("SET client_encoding TO '{}'", self.encoding)))
+            .and_then(|()| {
+                client.batch_execute(&format!("SET client_encoding TO '{}'", self.encoding))
+            })
             .map_err(|e| db::Error::query("join the snapshot", e))?;
         Ok(connection)
     }

@@ -5,24 +5,21 @@
 //! removed by this run if it can and by the next one otherwise. Retention is not applied here.
 
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use sha2::{Digest as _, Sha256};
 
 use crate::backup::copy::Work;
 use crate::backup::description::{self, Description, Disturbed};
 use crate::backup::lease::{Heartbeat, Lease};
-use crate::backup::manifest::{
-    Artifact, Chunk, Contents, Detail, Kind, Layout, MANIFEST, Manifest, Scope, Server, TOC, Table, VERSION,
-};
-use crate::backup::notes;
+use crate::backup::manifest::{Detail, Kind, Manifest, Scope, TOC, Table};
 use crate::backup::plan;
-use crate::backup::repository::{Folder, LEASE, Removal, Repository, SUMS};
+use crate::backup::publish::Draft;
+use crate::backup::repository::{Folder, LEASE, Removal, Repository};
 use crate::backup::rows::Rows;
-use crate::backup::sink::{Encoded, LaneResult, Output, Sink, hex};
+use crate::backup::sink::{Encoded, Output, Sink};
 use crate::backup::snapshot::Snapshot;
 use crate::child::Spec;
 use crate::clock::{self, Moment};
@@ -35,6 +32,7 @@ use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::stop::Stop;
 use crate::storage::Overwrite;
+use crate::sync::{into_inner, lock};
 
 /// The first major version whose pg_restore reads zstd.
 const FIRST_WITH_ZSTD: u32 = 16;
@@ -71,7 +69,8 @@ pub(crate) struct Taken {
 ///
 /// An error means that there is a backup in none of them; otherwise each says for itself.
 pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
-    let Begun { mut snapshot, mut description, programs, codec, child_environment } = begin(request)?;
+    let Begun { mut snapshot, mut description, programs, codec, child_environment } =
+        begin(request)?;
     let folder = Folder::new(request.database, request.run);
     let mut taken = Vec::new();
     let mut open = Vec::new();
@@ -82,7 +81,9 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
                 open.push(repository.clone());
                 heartbeats.push(heartbeat);
             }
-            Err(error) => taken.push(Taken { repository: repository.clone(), manifest: Err(error) }),
+            Err(error) => {
+                taken.push(Taken { repository: repository.clone(), manifest: Err(error) });
+            }
         }
     }
     if open.is_empty() {
@@ -90,7 +91,9 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
     }
     let sink = Sink::begin(&open, &folder);
     let copied = copy_all(request, &sink, &mut snapshot, &mut description, codec)
-        .and_then(|detail| copy_globals(request, &sink, &programs, &child_environment).map(|()| detail))
+        .and_then(|detail| {
+            copy_globals(request, &sink, &programs, &child_environment).map(|()| detail)
+        })
         .and_then(|detail| check_witnesses(&mut snapshot, &mut description).map(|()| detail));
     let lanes = sink.finish();
     let Description { pg_dump, header, .. } = description;
@@ -111,7 +114,8 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
             return Ok(taken);
         }
     };
-    let draft = Draft { request, snapshot: &snapshot, programs: &programs, codec, header: &header, detail };
+    let draft =
+        Draft { request, snapshot: &snapshot, programs: &programs, codec, header: &header, detail };
     for lane in lanes {
         let repository = lane.repository.clone();
         let manifest = draft.publish(&folder, lane);
@@ -164,7 +168,8 @@ fn begin(request: &Request<'_>) -> anyhow::Result<Begun> {
         let mut snapshot = Snapshot::take(request.target, request.stop)?;
         let major = snapshot.server_version.major();
         let codec = choose_codec(request.compression, major)?;
-        let programs = ClientPrograms::find(major, request.bin_dir, request.environment, request.stop)?;
+        let programs =
+            ClientPrograms::find(major, request.bin_dir, request.environment, request.stop)?;
         // The children must meet the very server that has the snapshot.
         let child_environment = snapshot.connection.target().child_environment()?;
         let described = description::describe(
@@ -208,7 +213,11 @@ fn choose_codec(wanted: Compression, server_major: u32) -> anyhow::Result<Codec>
 }
 
 /// Says in the repository that this run is at work in `folder`.
-fn take_lease(repository: &Repository, folder: &Folder, request: &Request<'_>) -> anyhow::Result<Heartbeat> {
+fn take_lease(
+    repository: &Repository,
+    folder: &Folder,
+    request: &Request<'_>,
+) -> anyhow::Result<Heartbeat> {
     let lease = Lease::new(request.run, clock::now());
     let key = folder.key(LEASE)?;
     repository.storage.put(&key, lease.to_json()?.into(), Overwrite::Refuse)?;
@@ -228,11 +237,18 @@ fn copy_all(
     let tasks = plan::tasks(&sources, snapshot.server_version.major());
     let outputs: Vec<Arc<Output>> = sources
         .iter()
-        .map(|source| sink.create(format!("{}.dat{suffix}", source.dump_id), Kind::Table, codec.format()))
+        .map(|source| {
+            sink.create(format!("{}.dat{suffix}", source.dump_id), Kind::Table, codec.format())
+        })
         .collect();
     let oids = description.large_objects.iter().flat_map(|group| &group.oids);
     let large_objects = oids
-        .map(|oid| (sink.create(format!("blob_{oid}.dat{suffix}"), Kind::LargeObject, codec.format()), *oid))
+        .map(|oid| {
+            (
+                sink.create(format!("blob_{oid}.dat{suffix}"), Kind::LargeObject, codec.format()),
+                *oid,
+            )
+        })
         .collect();
     request.progress.set_length(tasks.iter().map(|task| task.bytes).sum());
 
@@ -240,13 +256,27 @@ fn copy_all(
     append_plain(sink, &toc, &description.toc)?;
     description.toc = Vec::new();
     for group in &description.large_objects {
-        let lines: String = group.oids.iter().map(|oid| format!("{oid} blob_{oid}.dat\n")).collect();
-        append_plain(sink, &sink.create(&group.toc_name, Kind::LargeObjectToc, Format::None), lines.as_bytes())?;
+        let lines: String =
+            group.oids.iter().map(|oid| format!("{oid} blob_{oid}.dat\n")).collect();
+        append_plain(
+            sink,
+            &sink.create(&group.toc_name, Kind::LargeObjectToc, Format::None),
+            lines.as_bytes(),
+        )?;
     }
 
     let jobs = request.jobs.clamp(1, (tasks.len() + description.large_objects.len()).max(1));
     let setup = (codec, jobs);
-    let work = Work::new(sink, &sources, &tasks, outputs, large_objects, setup, request.progress, request.stop);
+    let work = Work::new(
+        sink,
+        &sources,
+        &tasks,
+        outputs,
+        large_objects,
+        setup,
+        request.progress,
+        request.stop,
+    );
     run_workers(request, &work, snapshot, description, jobs)?;
     work.run_deferred(snapshot.connection.client())?;
 
@@ -257,11 +287,17 @@ fn copy_all(
     };
     for (source, table) in sources.iter().zip(&work.tables) {
         let Rows { count, digest } = table.output.rows();
-        let facts = Table { schema: source.schema.clone(), name: source.name.clone(), rows: count, digest };
+        let facts = Table {
+            schema: source.schema.clone(),
+            name: source.name.clone(),
+            partition_root: source.partition_root.clone(),
+            rows: count,
+            digest,
+        };
         detail.tables.insert(table.output.name().to_owned(), facts);
     }
     for object in &work.large_objects {
-        let found = object.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lock(&object.found);
         let facts = found.with_context(|| format!("large object {} was not copied", object.oid))?;
         detail.large_objects.insert(object.output.name().to_owned(), facts);
     }
@@ -278,7 +314,7 @@ fn run_workers(
 ) -> anyhow::Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let fail = |error: anyhow::Error| {
-        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&failure).get_or_insert(error);
         work.give_up();
     };
     let ticket = snapshot.ticket();
@@ -305,7 +341,7 @@ fn run_workers(
         }
     });
     request.stop.check()?;
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    into_inner(failure).map_or(Ok(()), Err)
 }
 
 /// Makes sure that those who held snapshot and locks held them to the end.
@@ -329,7 +365,10 @@ fn copy_globals(
         arguments.push("--no-role-passwords".to_owned());
     }
     // pg_dumpall looks for other databases by itself unless told where to begin.
-    arguments.push(format!("--database={}", environment.variables.get("PGDATABASE").map_or("", String::as_str)));
+    arguments.push(format!(
+        "--database={}",
+        environment.variables.get("PGDATABASE").map_or("", String::as_str)
+    ));
     let spec = Spec::new(programs.pg_dumpall()).args(arguments).envs(environment.variables.clone());
     let mut child = spec.spawn(request.stop)?;
     let mut text = Vec::new();
@@ -345,7 +384,12 @@ fn append_plain(sink: &Sink, output: &Arc<Output>, content: &[u8]) -> anyhow::Re
     loop {
         let (piece, tail) = rest.split_at(rest.len().min(PIECE));
         let last = tail.is_empty();
-        let chunk = Encoded { bytes: piece.to_vec(), raw_bytes: piece.len() as u64, rows: Rows::default(), last };
+        let chunk = Encoded {
+            bytes: piece.to_vec(),
+            raw_bytes: piece.len() as u64,
+            rows: Rows::default(),
+            last,
+        };
         sink.append(output, chunk)?;
         if last {
             return Ok(());
@@ -359,95 +403,12 @@ fn discard(repositories: &[Repository], folder: &Folder, request: &Request<'_>) 
     for repository in repositories {
         let lease = Lease::new(request.run, clock::now());
         // Not the run's own token: that it was asked to stop is a reason to clean up.
-        if let Err(error) = repository.remove(Removal::decided(folder.clone()), &lease, &Stop::new()) {
+        if let Err(error) =
+            repository.remove(Removal::decided(folder.clone()), &lease, &Stop::new())
+        {
             tracing::warn!("{error:#}; the next run will remove it");
         }
     }
-}
-
-/// Everything the manifests have in common.
-struct Draft<'a> {
-    request: &'a Request<'a>,
-    snapshot: &'a Snapshot,
-    programs: &'a ClientPrograms,
-    codec: Codec,
-    header: &'a crate::backup::toc::Header,
-    detail: Detail,
-}
-
-impl Draft<'_> {
-    /// Makes a backup of what a lane has stored: notes, sums, and last of all the manifest.
-    fn publish(&self, folder: &Folder, lane: LaneResult) -> anyhow::Result<Manifest> {
-        let LaneResult { repository, artifacts } = lane;
-        let mut manifest = self.manifest(&repository, artifacts?)?;
-        let put = |name: &str, content: Vec<u8>| -> anyhow::Result<()> {
-            self.request.stop.check()?;
-            Ok(repository.storage.put(&folder.key(name)?, content.into(), Overwrite::Refuse)?)
-        };
-        let text = notes::notes(&manifest, &repository.storage.place(), folder.path()).into_bytes();
-        manifest.artifacts.push(notes_artifact(&text, manifest.layout));
-        manifest.totals = manifest.sums();
-        put(notes::NOTES, text)?;
-        let json = manifest.to_json()?;
-        put(SUMS, sums(&manifest, &json).into_bytes())?;
-        // Another host may have taken this run for dead and swept its folder.
-        repository.storage.head(&folder.key(LEASE)?).context("the lease is gone, and with it the artifacts")?;
-        put(MANIFEST, json)?;
-        if let Err(error) = repository.storage.remove(&folder.key(LEASE)?) {
-            tracing::warn!("the lease of a finished backup was not removed: {error}");
-        }
-        Ok(manifest)
-    }
-
-    fn manifest(&self, repository: &Repository, artifacts: Vec<Artifact>) -> anyhow::Result<Manifest> {
-        let contents = match &repository.recipients {
-            None => Contents::Open(self.detail.clone()),
-            Some(recipients) => {
-                use base64::Engine as _;
-                let sealed = recipients.encrypt(&serde_json::to_vec(&self.detail)?)?;
-                Contents::Sealed(base64::engine::general_purpose::STANDARD.encode(sealed))
-            }
-        };
-        let ended_at = clock::now();
-        let server = &self.snapshot.server_version;
-        Ok(Manifest {
-            version: VERSION,
-            id: self.request.run.clone(),
-            database: self.request.database.to_owned(),
-            opsctl: env!("CARGO_PKG_VERSION").to_owned(),
-            begun_at: self.request.begun_at,
-            snapshot_at: self.snapshot.taken_at,
-            ended_at,
-            server: Server { version: server.to_string(), major: server.major(), standby: self.snapshot.standby },
-            pg_dump: self.programs.version(),
-            archive_version: format!("{}.{}", self.header.version.0, self.header.version.1),
-            compression: self.codec.format(),
-            compression_level: self.codec.level(),
-            recipients: repository.recipients.as_ref().map(|r| r.names()).unwrap_or_default(),
-            layout: repository.layout,
-            scope: self.request.scope.clone(),
-            totals: crate::backup::manifest::Totals::default(),
-            locked_until: repository.lock_days.map(|days| ended_at + chrono::TimeDelta::days(i64::from(days))),
-            artifacts,
-            contents,
-        })
-    }
-}
-
-/// Describes the notes, which are never encrypted: they tell how to decrypt the rest.
-fn notes_artifact(text: &[u8], layout: Layout) -> Artifact {
-    let (size, sha256) = (text.len() as u64, hex(&Sha256::digest(text)));
-    let object = (layout == Layout::Objects).then(|| notes::NOTES.to_owned());
-    let chunk = Chunk { object, size, sha256: sha256.clone(), raw_bytes: size, rows: 0 };
-    let name = notes::NOTES.to_owned();
-    Artifact { name, kind: Kind::Notes, compression: Format::None, size, sha256, chunks: vec![chunk] }
-}
-
-/// Returns the content of `SHA256SUMS`: every stored object, and the manifest.
-pub(crate) fn sums(manifest: &Manifest, json: &[u8]) -> String {
-    let line = |name: &str, sha256: &str| format!("{sha256}  {name}\n");
-    let objects = manifest.objects().map(|(name, _, sha256)| line(name, sha256));
-    objects.chain([line(MANIFEST, &hex(&Sha256::digest(json)))]).collect()
 }
 
 #[cfg(test)]

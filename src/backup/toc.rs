@@ -23,7 +23,9 @@ pub(crate) enum Error {
     Read(#[from] io::Error),
     #[error("the table of contents is damaged: {0}")]
     Damaged(String),
-    #[error("archive version {0}.{1} is not supported (1.12 to 1.16 are): opsctl may be too old for this pg_dump")]
+    #[error(
+        "archive version {0}.{1} is not supported (1.12 to 1.16 are): opsctl may be too old for this pg_dump"
+    )]
     Version(u8, u8),
 }
 
@@ -91,12 +93,18 @@ impl<R: Read> Reader<R> {
         }
         let (int_size, offset_size, format) = (lead[8], usize::from(lead[9]), lead[10]);
         if int_size != 4 || !(1..=16).contains(&offset_size) {
-            return Err(Error::Damaged(format!("integers of {int_size} and offsets of {offset_size} bytes")));
+            return Err(Error::Damaged(format!(
+                "integers of {int_size} and offsets of {offset_size} bytes"
+            )));
         }
         let directory = match format {
             FORMAT_CUSTOM => false,
             FORMAT_DIRECTORY => true,
-            other => return Err(Error::Damaged(format!("format {other} is neither custom nor directory"))),
+            other => {
+                return Err(Error::Damaged(format!(
+                    "format {other} is neither custom nor directory"
+                )));
+            }
         };
         let mut fields = Fields { input: &mut input, raw: Vec::new() };
         if version.1 >= 15 {
@@ -112,9 +120,11 @@ impl<R: Read> Reader<R> {
         let server_version = lossy(fields.text()?);
         let dump_version = lossy(fields.text()?);
         let entries = u32::try_from(fields.int()?);
-        let entries = entries.map_err(|_| Error::Damaged("a negative number of entries".to_owned()))?;
+        let entries =
+            entries.map_err(|_| Error::Damaged("a negative number of entries".to_owned()))?;
         let rest = fields.raw;
-        let header = Header { version, server_version, dump_version, entries, lead, compression, rest };
+        let header =
+            Header { version, server_version, dump_version, entries, lead, compression, rest };
         Ok(Reader { input, header, directory, offset_size, left: entries })
     }
 
@@ -129,7 +139,8 @@ impl<R: Read> Reader<R> {
         self.left = left;
         let minor = self.header.version.1;
         let mut fields = Fields { input: &mut self.input, raw: Vec::new() };
-        let mut entry = Entry { dump_id: fields.int()?, has_data: fields.int()? != 0, ..Entry::default() };
+        let mut entry =
+            Entry { dump_id: fields.int()?, has_data: fields.int()? != 0, ..Entry::default() };
         fields.text()?;
         entry.oid = number(fields.text()?.as_deref())?;
         entry.tag = fields.text()?.unwrap_or_default();
@@ -216,8 +227,16 @@ impl Entry {
             "TABLE DATA" => Ok(format!("{}.dat", self.dump_id)),
             "BLOBS" if version.1 >= 16 => Ok(format!("blobs_{}.toc", self.dump_id)),
             "BLOBS" => Ok("blobs.toc".to_owned()),
-            kind => Err(Error::Damaged(format!("data in an entry of kind `{kind}`, which opsctl does not know"))),
+            kind => Err(Error::Damaged(format!(
+                "data in an entry of kind `{kind}`, which opsctl does not know"
+            ))),
         }
+    }
+
+    /// Returns the partitioned table through which the rows must be restored, if pg_dump says so.
+    pub(crate) fn partition_root(&self) -> Option<String> {
+        let name = self.definition.strip_prefix(VIA_ROOT)?;
+        Some(String::from_utf8_lossy(name).trim_end().to_owned())
     }
 
     /// Returns the column list of the COPY statement with its parentheses; empty for no columns.
@@ -225,7 +244,8 @@ impl Entry {
     /// The statement is `COPY <name> <columns> FROM stdin;` and the name may be that of a partition
     /// root; the columns are right for the table itself (`dumpTableData`).
     pub(crate) fn columns(&self) -> Result<&str, Error> {
-        let damaged = || Error::Damaged(format!("entry {} has an odd COPY statement", self.dump_id));
+        let damaged =
+            || Error::Damaged(format!("entry {} has an odd COPY statement", self.dump_id));
         let statement = std::str::from_utf8(&self.copy_statement).map_err(|_| damaged())?;
         let body = statement.strip_prefix("COPY ").and_then(|s| s.strip_suffix(" FROM stdin;\n"));
         let mut rest = body.ok_or_else(damaged)?;
@@ -236,9 +256,14 @@ impl Entry {
             c == ' ' && !quoted
         });
         rest = end.map_or("", |end| &rest[end + 1..]);
-        (rest.is_empty() || (rest.starts_with('(') && rest.ends_with(')'))).then_some(rest).ok_or_else(damaged)
+        (rest.is_empty() || (rest.starts_with('(') && rest.ends_with(')')))
+            .then_some(rest)
+            .ok_or_else(damaged)
     }
 }
+
+/// What pg_dump writes as the definition of a table's data that must go through its partition root.
+const VIA_ROOT: &[u8] = b"-- load via partition root ";
 
 /// Primitive fields (`ReadInt`, `ReadStr`), with a copy of every byte read.
 struct Fields<R> {
@@ -294,7 +319,8 @@ fn lossy(text: Option<Vec<u8>>) -> String {
 fn number<N: std::str::FromStr + Default>(text: Option<&[u8]>) -> Result<N, Error> {
     let Some(text) = text else { return Ok(N::default()) };
     let text = String::from_utf8_lossy(text);
-    text.parse().map_err(|_| Error::Damaged(format!("`{}` where a number belongs", text.escape_debug())))
+    text.parse()
+        .map_err(|_| Error::Damaged(format!("`{}` where a number belongs", text.escape_debug())))
 }
 
 #[cfg(test)]
@@ -312,7 +338,11 @@ mod tests {
     fn archive(minor: u8, entries: &[Entry]) -> Vec<u8> {
         let mut out = b"PGDMP".to_vec();
         out.extend([1, minor, 0, 4, 8, FORMAT_CUSTOM]);
-        if minor >= 15 { out.push(0) } else { put_int(&mut out, 0) }
+        if minor >= 15 {
+            out.push(0);
+        } else {
+            put_int(&mut out, 0);
+        }
         for value in [1, 2, 3, 4, 5, 126, 0] {
             put_int(&mut out, value);
         }
@@ -333,8 +363,12 @@ mod tests {
             put_text(&mut out, Some(&e.copy_statement));
             put_text(&mut out, Some(&e.namespace));
             put_text(&mut out, None);
-            if minor >= 14 { put_text(&mut out, Some(b"heap")) }
-            if minor >= 16 { put_int(&mut out, 114) }
+            if minor >= 14 {
+                put_text(&mut out, Some(b"heap"));
+            }
+            if minor >= 16 {
+                put_int(&mut out, 114);
+            }
             put_text(&mut out, Some(b"owner"));
             put_text(&mut out, Some(b"false"));
             for d in &e.dependencies {
@@ -357,12 +391,28 @@ mod tests {
 
     fn entry() -> impl Strategy<Value = Entry> {
         let text = || proptest::collection::vec(any::<u8>(), 0..20);
-        (1..i32::MAX, any::<bool>(), any::<u32>(), text(), text(), text(), proptest::collection::vec(1..1000, 0..4)).prop_map(
-            |(dump_id, has_data, oid, tag, definition, namespace, dependencies)| Entry {
-                dump_id, has_data, oid, tag, definition, namespace, dependencies,
-                kind: "TABLE DATA".to_owned(), ..Entry::default()
-            },
+        (
+            1..i32::MAX,
+            any::<bool>(),
+            any::<u32>(),
+            text(),
+            text(),
+            text(),
+            proptest::collection::vec(1..1000, 0..4),
         )
+            .prop_map(
+                |(dump_id, has_data, oid, tag, definition, namespace, dependencies)| Entry {
+                    dump_id,
+                    has_data,
+                    oid,
+                    tag,
+                    definition,
+                    namespace,
+                    dependencies,
+                    kind: "TABLE DATA".to_owned(),
+                    ..Entry::default()
+                },
+            )
     }
 
     proptest! {

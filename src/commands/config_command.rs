@@ -11,27 +11,47 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report
     match args.command {
         ConfigCommand::Example => {
             let json = serde_json::json!({ "example": config::EXAMPLE });
-            Ok(Report { exit: Exit::Done, text: config::EXAMPLE.to_owned(), json, silence: Silence::Refused })
+            Ok(Report {
+                exit: Exit::Done,
+                text: config::EXAMPLE.to_owned(),
+                json,
+                silence: Silence::Refused,
+            })
         }
-        ConfigCommand::Check => check(context, args),
+        ConfigCommand::Check => Ok(check(context, args)),
         ConfigCommand::Show => show(context, args),
     }
 }
 
-fn check(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
-    let loaded = context.load(&args.selection, Overrides::default())?;
+fn check(context: &Context, args: &ConfigArgs) -> Report {
+    let loaded = match context.load(&args.selection, Overrides::default()) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+            let json = serde_json::json!({ "problems": problems });
+            let text = problems.join("\n") + "\n";
+            let exit = Exit::Configuration;
+            return Report { exit, text, json, silence: Silence::Refused };
+        }
+    };
     let file = loaded.file.as_ref().map(|f| f.display().to_string());
-    let (databases, repositories) = (loaded.config.databases.len(), loaded.config.repositories.len());
+    let (databases, repositories) =
+        (loaded.config.databases.len(), loaded.config.repositories.len());
     let source = file.as_deref().unwrap_or("no file, only flags and environment");
-    let text = format!("configuration is valid ({source}): {databases} database(s), {repositories} repository(ies)\n");
-    let json = serde_json::json!({ "file": file, "databases": databases, "repositories": repositories });
-    Ok(Report { exit: Exit::Done, text, json, silence: Silence::Allowed })
+    let text = format!(
+        "configuration is valid ({source}): {databases} database(s), {repositories} repository(ies)\n"
+    );
+    let json =
+        serde_json::json!({ "file": file, "databases": databases, "repositories": repositories });
+    Report { exit: Exit::Done, text, json, silence: Silence::Allowed }
 }
 
 fn show(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
     let loaded = context.load(&args.selection, Overrides::default())?;
     let settings = config::show(&loaded);
-    let width = |f: fn(&config::Shown) -> &str| settings.iter().map(|s| f(s).chars().count()).max().unwrap_or(0);
+    let width = |f: fn(&config::Shown) -> &str| {
+        settings.iter().map(|s| f(s).chars().count()).max().unwrap_or(0)
+    };
     let (key, value) = (width(|s| &s.key), width(|s| &s.value).min(60));
     let mut text = String::new();
     for setting in &settings {

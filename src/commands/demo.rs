@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::backup::manifest::Scope;
-use crate::backup::repository::Folder;
-use crate::backup::{take, verify};
+use crate::backup::repository::{Folder, Repository};
+use crate::backup::take;
+use crate::backup::verify::{self, Verification};
 use crate::cli::DemoArgs;
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Compression, Location, Retention};
@@ -26,7 +27,10 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     let bin_dir = args.bin_dir.clone().map_or_else(newest_server, Ok)?;
     let mut text = String::new();
 
-    tracing::info!("starting a throwaway PostgreSQL server with the programs in {}", bin_dir.display());
+    tracing::info!(
+        "starting a throwaway PostgreSQL server with the programs in {}",
+        bin_dir.display()
+    );
     let server = ThrowawayServer::start(&bin_dir, &context.stop)?;
     tracing::info!("loading the sample database");
     let began = crate::clock::now();
@@ -35,15 +39,22 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     let target = server.target(DATABASE)?;
     target.connect("opsctl demo", &context.stop)?.client().batch_execute(SAMPLE)?;
     let seconds = |since| crate::clock::now().signed_duration_since(since).as_seconds_f64();
-    writeln!(text, "Loaded a sample database of a union's office into a throwaway server: {:.1} s.", seconds(began))?;
+    writeln!(
+        text,
+        "Loaded a sample database of a union's office into a throwaway server: {:.1} s.",
+        seconds(began)
+    )?;
 
-    let repository = open::repository(context, &config::Repository {
-        name: "demo".to_owned(),
-        location: Location::Directory(dir.join("backups")),
-        retention: Retention::default(),
-        recipients: Vec::new(),
-        identity_file: None,
-    })?;
+    let repository = open::repository(
+        context,
+        &config::Repository {
+            name: "demo".to_owned(),
+            location: Location::Directory(dir.join("backups")),
+            retention: Retention::default(),
+            recipients: Vec::new(),
+            identity_file: None,
+        },
+    )?;
     tracing::info!("backing it up into {}", repository.storage.place());
     let began = crate::clock::now();
     let taken = take::take(&take::Request {
@@ -65,40 +76,68 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     writeln!(
         text,
         "Backed up {} and {} ({} as {} of {:?}): {:.1} s.",
-        counted(totals.tables, "table"), counted(totals.rows, "row"), bytes(totals.raw_bytes),
-        bytes(totals.stored_bytes), manifest.compression, seconds(began),
+        counted(totals.tables, "table"),
+        counted(totals.rows, "row"),
+        bytes(totals.raw_bytes),
+        bytes(totals.stored_bytes),
+        manifest.compression,
+        seconds(began),
     )?;
 
-    tracing::info!("verifying the backup");
     let began = crate::clock::now();
     let folder = Folder::new(DATABASE, &context.run);
-    let result = verify::verify(&verify::Request {
-        repository: &repository,
-        folder: &folder,
-        identities: None,
-        bin_dir: Some(&bin_dir),
-        environment: &context.environment,
-        jobs: default_jobs(None),
-        progress: &context.progress,
-        stop: &context.stop,
-    })?;
-    verify::record(&repository, &folder, &result)?;
+    let result = verify(context, &repository, &folder, &bin_dir)?;
     let verdict = if result.good { "everything is as it was dumped" } else { "DAMAGED" };
     writeln!(
         text,
         "Verified it ({}, {}, listed by pg_restore {}): {verdict}: {:.1} s.",
-        counted(result.chunks, "chunk"), counted(result.rows, "row"), result.pg_restore.as_deref().unwrap_or("-"), seconds(began),
+        counted(result.chunks, "chunk"),
+        counted(result.rows, "row"),
+        result.pg_restore.as_deref().unwrap_or("-"),
+        seconds(began),
     )?;
     drop(connection);
     drop(server);
     let place = dir.join("backups").join(folder.path());
     writeln!(text, "The server is gone. The backup is in\n  {}", place.display())?;
-    writeln!(text, "Look at manifest.json, at RESTORE.md (how to restore it without opsctl), and try")?;
-    writeln!(text, "  opsctl backup list --repository {} --database {DATABASE}", dir.join("backups").display())?;
-    writeln!(text, "  opsctl verify-backup --repository {} --database {DATABASE}", dir.join("backups").display())?;
+    writeln!(
+        text,
+        "Look at manifest.json, at RESTORE.md (how to restore it without opsctl), and try"
+    )?;
+    writeln!(
+        text,
+        "  opsctl backup list --repository {} --database {DATABASE}",
+        dir.join("backups").display()
+    )?;
+    writeln!(
+        text,
+        "  opsctl verify-backup --repository {} --database {DATABASE}",
+        dir.join("backups").display()
+    )?;
     let json = serde_json::json!({ "backup": context.run, "folder": place, "totals": totals, "verification": result });
     let exit = if result.good { Exit::Done } else { Exit::BadNews };
     Ok(Report { exit, text, json, silence: Silence::Allowed })
+}
+
+fn verify(
+    context: &Context,
+    repository: &Repository,
+    folder: &Folder,
+    bin_dir: &Path,
+) -> anyhow::Result<Verification> {
+    tracing::info!("verifying the backup");
+    let result = verify::verify(&verify::Request {
+        repository,
+        folder,
+        identities: None,
+        bin_dir: Some(bin_dir),
+        environment: &context.environment,
+        jobs: default_jobs(None),
+        progress: &context.progress,
+        stop: &context.stop,
+    })?;
+    verify::record(repository, folder, &result)?;
+    Ok(result)
 }
 
 /// Makes the directory, or checks that it is an earlier demo's: a demo must not litter somebody's files.
@@ -107,9 +146,12 @@ fn prepare(dir: &Path) -> anyhow::Result<PathBuf> {
     let dir = dir.canonicalize()?;
     let mark = dir.join(MARK);
     if !mark.exists() && std::fs::read_dir(&dir)?.next().is_some() {
-        return Err(Failure::new(Exit::Failed, format!("`{}` is not empty and not of an earlier demo", dir.display()))
-            .hint("Name another directory with --dir.")
-            .into());
+        return Err(Failure::new(
+            Exit::Failed,
+            format!("`{}` is not empty and not of an earlier demo", dir.display()),
+        )
+        .hint("Name another directory with --dir.")
+        .into());
     }
     std::fs::OpenOptions::new().create(true).append(true).open(&mark)?;
     Ok(dir)
@@ -121,13 +163,18 @@ fn newest_server() -> anyhow::Result<PathBuf> {
     for entry in std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten() {
         let major = entry.file_name().to_str().and_then(|name| name.parse().ok());
         let bin_dir = entry.path().join("bin");
-        let whole = ["initdb", "postgres", "pg_dump", "pg_restore"].iter().all(|p| bin_dir.join(p).exists());
+        let whole = ["initdb", "postgres", "pg_dump", "pg_restore"]
+            .iter()
+            .all(|p| bin_dir.join(p).exists());
         found.extend(major.filter(|_| whole).map(|major| (major, bin_dir)));
     }
     found.sort();
     found.pop().map(|(_, bin_dir)| bin_dir).ok_or_else(|| {
-        Failure::new(Exit::Failed, "no PostgreSQL server programs were found in /usr/lib/postgresql")
-            .hint("Install them (`apt-get install postgresql`), or say where they are with --bin-dir.")
-            .into()
+        Failure::new(
+            Exit::Failed,
+            "no PostgreSQL server programs were found in /usr/lib/postgresql",
+        )
+        .hint("Install them (`apt-get install postgresql`), or say where they are with --bin-dir.")
+        .into()
     })
 }

@@ -57,7 +57,7 @@ pub(crate) enum Silence {
 /// Carries a command out.
 pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Report> {
     match command {
-        Command::Backup(args) => backup::run(context, args),
+        Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
@@ -66,7 +66,11 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
 
 impl Context {
     /// Reads the configuration, with what the command line says on top.
-    pub(crate) fn load(&self, selection: &Selection, overrides: Overrides) -> Result<Loaded, config::Error> {
+    pub(crate) fn load(
+        &self,
+        selection: &Selection,
+        overrides: Overrides,
+    ) -> Result<Loaded, config::Error> {
         let overrides = Overrides {
             config: self.global.config.clone(),
             state_dir: self.global.state_dir.clone(),

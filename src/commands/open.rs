@@ -14,7 +14,10 @@ use crate::exit::{Exit, Failure};
 use crate::storage::{Shared, local, s3};
 
 /// Opens a repository. Its storage obeys `context.abort`, so that an interrupted run can still clean up.
-pub(super) fn repository(context: &Context, config: &config::Repository) -> anyhow::Result<Repository> {
+pub(super) fn repository(
+    context: &Context,
+    config: &config::Repository,
+) -> anyhow::Result<Repository> {
     let open = || -> anyhow::Result<Repository> {
         let recipients = Recipients::parse(&config.recipients)?;
         let (storage, joins, lock_days): (Shared, bool, Option<u32>) = match &config.location {
@@ -31,12 +34,18 @@ pub(super) fn repository(context: &Context, config: &config::Repository) -> anyh
 }
 
 /// Opens all repositories of the configuration.
-pub(super) fn repositories(context: &Context, config: &config::Config) -> anyhow::Result<Vec<Repository>> {
+pub(super) fn repositories(
+    context: &Context,
+    config: &config::Config,
+) -> anyhow::Result<Vec<Repository>> {
     config.repositories.iter().map(|r| repository(context, r)).collect()
 }
 
 /// Returns where a database is, and the name it has in repositories.
-pub(super) fn database(context: &Context, config: &config::Database) -> anyhow::Result<(Target, String)> {
+pub(super) fn database(
+    context: &Context,
+    config: &config::Database,
+) -> anyhow::Result<(Target, String)> {
     let mut target = Target::resolve(config.url.as_ref(), &context.environment)?;
     if let Some(name) = &config.dbname {
         target = target.with_database(name);
@@ -49,6 +58,9 @@ pub(super) fn database(context: &Context, config: &config::Database) -> anyhow::
 }
 
 /// Returns the name that a database has in repositories.
-pub(super) fn database_name(context: &Context, config: &config::Database) -> anyhow::Result<String> {
+pub(super) fn database_name(
+    context: &Context,
+    config: &config::Database,
+) -> anyhow::Result<String> {
     database(context, config).map(|(_, name)| name)
 }

@@ -13,7 +13,9 @@ use crate::id::RunId;
 use crate::text::{bytes, counted};
 
 pub(super) fn run(context: &Context, args: &VerifyBackupArgs) -> anyhow::Result<Report> {
-    let config = context.load(&args.selection, Overrides { jobs: args.jobs, ..Overrides::default() })?.config;
+    let config = context
+        .load(&args.selection, Overrides { jobs: args.jobs, ..Overrides::default() })?
+        .config;
     context.set_deadline(context.global.timeout);
     let mut sums = Sums { text: String::new(), json: Vec::new(), exit: Exit::Done };
     for database in &config.databases {
@@ -47,7 +49,8 @@ fn verify_repository(
     let identities = identity.map(Identities::read).transpose()?;
     let chosen = choose(context, &repository, name, &args.which)?;
     if chosen.is_empty() {
-        let what = format!("there is no backup of `{name}` to verify in {}", repository.storage.place());
+        let what =
+            format!("there is no backup of `{name}` to verify in {}", repository.storage.place());
         tracing::error!("{what}");
         writeln!(sums.text, "{name}: {what}")?;
         sums.json.push(serde_json::json!({ "database": name, "repository": repository.name, "good": false, "error": what }));
@@ -79,7 +82,12 @@ fn verify_repository(
 }
 
 /// Returns the ids of the backups to verify, newest first.
-fn choose(context: &Context, repository: &Repository, name: &str, which: &Which) -> anyhow::Result<Vec<RunId>> {
+fn choose(
+    context: &Context,
+    repository: &Repository,
+    name: &str,
+    which: &Which,
+) -> anyhow::Result<Vec<RunId>> {
     if let Some(id) = &which.backup {
         let id = RunId::parse(id).ok_or_else(|| {
             Failure::new(Exit::Usage, format!("`{id}` is no backup id"))
@@ -87,11 +95,15 @@ fn choose(context: &Context, repository: &Repository, name: &str, which: &Which)
         })?;
         return Ok(vec![id]);
     }
-    let since = which.within.and_then(|within| context.now.checked_sub_signed(chrono::TimeDelta::from_std(within).ok()?));
+    let since = which.within.and_then(|within| {
+        context.now.checked_sub_signed(chrono::TimeDelta::from_std(within).ok()?)
+    });
     let mut chosen = Vec::new();
     for found in repository.backups(name, context.now, &context.stop)? {
         match found {
-            Found::Backup(manifest, _) if since.is_none_or(|since| manifest.begun_at >= since) => chosen.push(manifest.id),
+            Found::Backup(manifest, _) if since.is_none_or(|since| manifest.begun_at >= since) => {
+                chosen.push(manifest.id);
+            }
             // What cannot be read may be anything, also the newest: it is looked at, and found wanting.
             Found::Unreadable(id, _) => chosen.push(id),
             Found::Backup(..) | Found::InProgress(_) | Found::Leftover(_) => {}
@@ -103,12 +115,21 @@ fn choose(context: &Context, repository: &Repository, name: &str, which: &Which)
     Ok(chosen)
 }
 
-fn describe(name: &str, repository: &Repository, result: &Verification, sums: &mut Sums) -> anyhow::Result<()> {
+fn describe(
+    name: &str,
+    repository: &Repository,
+    result: &Verification,
+    sums: &mut Sums,
+) -> anyhow::Result<()> {
     let place = repository.storage.place();
     let Verification { backup, artifacts, chunks, rows, stored_bytes, .. } = result;
     let looked_at = match result.depth {
         "stored" => "sizes and SHA-256 only: no identity was given to decrypt it".to_owned(),
-        _ => format!("{}, listed by pg_restore {}", counted(*rows, "row"), result.pg_restore.as_deref().unwrap_or("-")),
+        _ => format!(
+            "{}, listed by pg_restore {}",
+            counted(*rows, "row"),
+            result.pg_restore.as_deref().unwrap_or("-")
+        ),
     };
     if result.good {
         writeln!(
@@ -120,7 +141,10 @@ fn describe(name: &str, repository: &Repository, result: &Verification, sums: &m
         )?;
     } else {
         let n = result.findings.len() as u64 + result.findings_not_listed;
-        tracing::error!("backup {backup} of `{name}` in {place} is DAMAGED: {}", counted(n, "finding"));
+        tracing::error!(
+            "backup {backup} of `{name}` in {place} is DAMAGED: {}",
+            counted(n, "finding")
+        );
         writeln!(sums.text, "{name}: backup {backup} in {place} is DAMAGED:")?;
         for finding in &result.findings {
             writeln!(sums.text, "  {finding}")?;

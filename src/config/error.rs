@@ -56,11 +56,6 @@ impl Problem {
         let message = redact(message.as_ref()).replace(char::is_control, " ");
         Problem { source, message }
     }
-
-    /// Returns where the problem is.
-    pub(crate) fn source(&self) -> &Source {
-        &self.source
-    }
 }
 
 impl fmt::Display for Problem {

@@ -144,11 +144,12 @@ impl<'a> Merge<'a> {
         let Some(path) = &entry.recipients_file else { return recipients };
         let source = self.file.source(path.line);
         let Some(text) = self.read(&path.value, source.clone()) else { return recipients };
-        let before = recipients.len();
+        let mut is_empty = true;
         for (number, line) in text.lines().map(str::trim).enumerate() {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
+            is_empty = false;
             match value::parse_recipient(line) {
                 Ok(recipient) => recipients.push(recipient),
                 Err(complaint) => {
@@ -157,7 +158,7 @@ impl<'a> Merge<'a> {
                 }
             }
         }
-        if recipients.len() == before {
+        if is_empty {
             let message = format!("there are no recipients in `{}`", path.value.display());
             self.problem(source.clone(), message);
         }

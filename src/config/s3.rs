@@ -6,11 +6,82 @@
 
 use std::path::PathBuf;
 
-use super::file::{Encryption, S3Entry};
 use super::resolve::Merge;
-use super::section::{At, absolute};
-use super::{Credentials, ObjectLock, S3, ServerSideEncryption, Source, find, value};
+use super::section::{At, Section, absolute};
+use super::{
+    Credentials, ObjectLock, ObjectLockMode, S3, ServerSideEncryption, Source, find, value,
+};
 use crate::secret::Secret;
+
+/// `[repository.s3]`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct S3Entry {
+    pub(super) endpoint: Option<At<String>>,
+    pub(super) region: Option<At<String>>,
+    pub(super) path_style: Option<At<bool>>,
+    pub(super) storage_class: Option<At<String>>,
+    pub(super) object_lock: Option<At<ObjectLockMode>>,
+    pub(super) object_lock_days: Option<At<u32>>,
+    pub(super) encryption: Option<At<Encryption>>,
+    pub(super) kms_key_id: Option<At<String>>,
+    pub(super) profile: Option<At<String>>,
+    pub(super) credentials_file: Option<At<PathBuf>>,
+}
+
+/// The value of `encryption`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encryption {
+    Aes256,
+    Kms,
+}
+
+impl S3Entry {
+    /// Reads the section and says what in it does not go together.
+    pub(super) fn read(section: &Section<'_>) -> S3Entry {
+        let entry = S3Entry {
+            endpoint: section.parsed("endpoint", value::parse_endpoint),
+            region: section.parsed("region", value::parse_text),
+            path_style: section.boolean("path_style"),
+            storage_class: section.parsed("storage_class", value::parse_storage_class),
+            object_lock: section.parsed("object_lock", value::parse_lock_mode),
+            object_lock_days: section.number("object_lock_days", 1..=36_500),
+            encryption: section.parsed("encryption", |text| match text {
+                "AES256" => Ok(Encryption::Aes256),
+                "aws:kms" => Ok(Encryption::Kms),
+                _ => Err(format!("{} is not AES256 or aws:kms", value::quote(text))),
+            }),
+            kms_key_id: section.parsed("kms_key_id", value::parse_text),
+            profile: section.parsed("profile", value::parse_text),
+            credentials_file: section.path("credentials_file"),
+        };
+        let (lock, days) = (section.line_of("object_lock"), section.line_of("object_lock_days"));
+        match (lock, days) {
+            (Some(line), None) => {
+                section.complain(
+                    "object_lock",
+                    line,
+                    "says not for how long: add `object_lock_days`",
+                );
+            }
+            (None, Some(line)) => section.complain(
+                "object_lock_days",
+                line,
+                "says not how: add `object_lock`, governance or compliance",
+            ),
+            _ => {}
+        }
+        if let Some(key_id) = &entry.kms_key_id
+            && entry.encryption.as_ref().map(|at| at.value) != Some(Encryption::Kms)
+        {
+            section.complain(
+                "kms_key_id",
+                key_id.line,
+                "goes only with `encryption = \"aws:kms\"`",
+            );
+        }
+        entry
+    }
+}
 
 impl Merge<'_> {
     /// Puts together how to reach a bucket.

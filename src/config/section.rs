@@ -183,7 +183,7 @@ impl<'d> Section<'d> {
         });
         if number.is_none() {
             let must = match *range.end() {
-                u32::MAX => "must be a whole number, not negative".to_owned(),
+                u32::MAX => format!("must be a whole number from {} up", range.start()),
                 most => format!("must be a whole number from {} to {most}", range.start()),
             };
             match value.as_integer() {
@@ -211,9 +211,10 @@ impl<'d> Section<'d> {
         self.value(key).map(|at| at.line)
     }
 
-    /// Notes a problem with `key`.
+    /// Notes a problem with `key`. The complaint begins with a verb, or with what it is about in back-ticks.
     pub(super) fn complain(&self, key: &str, line: usize, complaint: &str) {
-        self.document.problem(line, format!("`{key}`{}: {complaint}", self.within()));
+        let joint = if complaint.starts_with('`') { ": " } else { " " };
+        self.document.problem(line, format!("`{key}`{}{joint}{complaint}", self.within()));
     }
 
     fn value(&self, key: &str) -> Option<At<&'d DeValue<'d>>> {

@@ -131,7 +131,8 @@ pub(super) fn check_name(name: &str) -> Result<(), String> {
 /// Checks that something looks like an age recipient; whether its checksum is right, age will tell.
 pub(super) fn parse_recipient(text: &str) -> Result<String, String> {
     if text.to_ascii_uppercase().starts_with("AGE-SECRET-KEY-") {
-        let message = "a secret key is not a recipient: take the public key, `age1…`, which `age-keygen -y` prints";
+        let message =
+            "is a secret key: a recipient is the public key, `age1…`, which `age-keygen -y` prints";
         return Err(message.to_owned());
     }
     let bech32 = |c: char| "qpzry9x8gf2tvdw0s3jn54khce6mua7l".contains(c);
@@ -139,7 +140,8 @@ pub(super) fn parse_recipient(text: &str) -> Result<String, String> {
     if data.len() == 58 && data.chars().all(bech32) {
         Ok(text.to_owned())
     } else {
-        Err(format!("{} is not an age recipient: `age1` and 58 characters", quote(text)))
+        // Not quoted: the text may be the key of something else.
+        Err("is not an age recipient: `age1` and 58 characters".to_owned())
     }
 }
 
@@ -163,8 +165,7 @@ pub(super) fn parse_endpoint(text: &str) -> Result<String, String> {
     let address = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     match address.map(|address| address.trim_end_matches('/')) {
         Some(host) if host.contains('@') => {
-            Err("an endpoint has no user and password: they go into a profile or the environment"
-                .to_owned())
+            Err("has a user or a password: they go into a profile or the environment".to_owned())
         }
         Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', ' ']) => {
             Ok(text.trim_end_matches('/').to_owned())

@@ -14,7 +14,7 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 /// What went wrong with a database.
 ///
 /// What was being done is a verb phrase, so that it reads "failed to …". No variant ever holds a
-/// password: `tests::no_error_shows_a_password`.
+/// password: `connection::tests::outcome` looks for one in every error it sees.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The connection parameters are malformed, contradictory or not supported.

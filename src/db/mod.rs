@@ -19,9 +19,9 @@ mod parameters;
 mod password_file;
 pub(crate) mod programs;
 mod target;
-pub(crate) mod throwaway;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod throwaway;
 mod tls;
 
 pub(crate) use child_environment::ChildEnvironment;

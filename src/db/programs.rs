@@ -41,7 +41,6 @@ impl RestoreProgram {
 pub(crate) struct ClientPrograms {
     dump: PathBuf,
     dump_all: PathBuf,
-    restore: PathBuf,
     version: String,
 }
 
@@ -62,8 +61,8 @@ impl ClientPrograms {
                     seen.push(format!("in `{}` {problem}", directory.display()));
                 }
                 Found::Version(version) if major_of(&version) == Some(major) => {
-                    let [dump, dump_all, restore] = NAMES.map(|name| directory.join(name));
-                    return Ok(ClientPrograms { dump, dump_all, restore, version });
+                    let [dump, dump_all, _] = NAMES.map(|name| directory.join(name));
+                    return Ok(ClientPrograms { dump, dump_all, version });
                 }
                 Found::Version(version) => {
                     seen.push(format!("`{}` has version {version}", directory.display()));
@@ -112,11 +111,6 @@ impl ClientPrograms {
     /// Returns the path of `pg_dumpall`.
     pub(crate) fn pg_dumpall(&self) -> &Path {
         &self.dump_all
-    }
-
-    /// Returns the path of `pg_restore`.
-    pub(crate) fn pg_restore(&self) -> &Path {
-        &self.restore
     }
 
     /// Returns the version of all three, such as `15.18`.
@@ -261,16 +255,13 @@ mod tests {
         let (major, environment, stop) = (testing::major(), Environment::default(), Stop::new());
         let programs = ClientPrograms::find(major, None, &environment, &stop).unwrap();
         assert_eq!(major_of(&programs.version()), Some(major));
-        for path in [programs.pg_dump(), programs.pg_dumpall(), programs.pg_restore()] {
+        for path in [programs.pg_dump(), programs.pg_dumpall()] {
             assert!(path.is_file(), "{}", path.display());
         }
         let there = programs.pg_dump().parent();
         assert_eq!(ClientPrograms::find(major, there, &environment, &stop).unwrap(), programs);
         let older = ClientPrograms::find_restore(9, there, &environment, &stop).unwrap();
-        assert_eq!(
-            older,
-            RestoreProgram { path: programs.pg_restore().into(), version: programs.version }
-        );
+        assert_eq!(older, RestoreProgram { path: older.path.clone(), version: programs.version });
     }
 
     #[test]

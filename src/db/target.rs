@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn finds_the_account_in_passwd() {
-        let passwd = "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
+        let passwd = "root:x:0:0:root:/home/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n";
         let account = Account::find(passwd, 1000).unwrap();
         assert_eq!((account.name.as_str(), account.home.to_str()), ("ann", Some("/home/ann")));
         assert!(Account::find(passwd, 5).is_none());

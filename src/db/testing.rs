@@ -27,9 +27,17 @@ pub(crate) struct Server {
     pub(crate) directory: PathBuf,
     /// The port on 127.0.0.1 and of the socket.
     pub(crate) port: u16,
-    // The pipe and the handle keep it alive.
-    _stdin: Option<ChildStdin>,
-    _script: Child,
+    // The pipe keeps it alive.
+    stdin: Option<ChildStdin>,
+    script: Option<Child>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Dropping the script's handle first would kill it before it has cleaned up.
+        drop(self.stdin.take());
+        drop(self.script.take().map(Child::wait));
+    }
 }
 
 /// Returns the server all tests share: passwords are asked for everywhere, and it has no TLS.
@@ -105,7 +113,7 @@ impl Server {
         else {
             panic!("{}", script.wait().expect_err("the script said nothing"));
         };
-        Server { directory, port, _stdin: stdin, _script: script }
+        Server { directory, port, stdin, script: Some(script) }
     }
 
     /// Returns a URL for `database`, as superuser through the socket.

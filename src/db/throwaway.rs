@@ -20,7 +20,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Waits for the end of its stdin and then ends the server.
-const GUARD: &str = r#""$@" </dev/null >/dev/null & server=$!; read -r _; kill -INT $server; wait $server"#;
+const GUARD: &str =
+    r#""$@" </dev/null >/dev/null & server=$!; read -r _; kill -INT $server; wait $server"#;
 
 /// A running server, ended and removed when dropped.
 pub(crate) struct ThrowawayServer {
@@ -45,17 +46,38 @@ impl ThrowawayServer {
             let spec = Spec::new(program);
             user.map_or(spec.clone(), |(uid, gid)| spec.user(uid, gid))
         };
-        let arguments = ["--username=postgres", "--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C", "--pgdata", &data];
+        let arguments = [
+            "--username=postgres",
+            "--auth=trust",
+            "--no-sync",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--pgdata",
+            &data,
+        ];
         spec(bin_dir.join("initdb")).args(arguments).output(stop, 1 << 20)?;
 
         let socket = text(folder.path())?;
-        let mut command = vec!["-c".to_owned(), GUARD.to_owned(), "sh".to_owned(), text(&bin_dir.join("postgres"))?];
+        let mut command = vec![
+            "-c".to_owned(),
+            GUARD.to_owned(),
+            "sh".to_owned(),
+            text(&bin_dir.join("postgres"))?,
+        ];
         command.extend(["-D", &data, "-k", &socket].map(str::to_owned));
-        for setting in ["listen_addresses=", "fsync=off", "full_page_writes=off", "synchronous_commit=off", "max_wal_size=4GB", "shared_buffers=128MB"] {
+        for setting in [
+            "listen_addresses=",
+            "fsync=off",
+            "full_page_writes=off",
+            "synchronous_commit=off",
+            "max_wal_size=4GB",
+            "shared_buffers=128MB",
+        ] {
             command.extend(["-c".to_owned(), setting.to_owned()]);
         }
         // Not the run's token: the end comes with the drop, in order, also after an interruption.
-        let mut guard = spec(PathBuf::from("/bin/sh")).args(command).piped_stdin().spawn(&Stop::new())?;
+        let mut guard =
+            spec(PathBuf::from("/bin/sh")).args(command).piped_stdin().spawn(&Stop::new())?;
         let pipe = guard.take_stdin();
         let mut server = ThrowawayServer { guard: Some(guard), pipe, folder };
         server.wait_until_ready(stop)?;
@@ -64,19 +86,23 @@ impl ThrowawayServer {
 
     /// Returns where to connect to `database`.
     pub(crate) fn target(&self, database: &str) -> Result<Target, Error> {
-        let url = format!("host='{}' user=postgres dbname='{database}'", self.folder.path().display());
+        let url =
+            format!("host='{}' user=postgres dbname='{database}'", self.folder.path().display());
         Target::resolve(Some(&Secret::new(url)), &Environment::default())
     }
 
     fn wait_until_ready(&mut self, stop: &Stop) -> anyhow::Result<()> {
         let until = Instant::now() + START_LIMIT;
         loop {
-            let Err(error) = self.target("postgres")?.connect("opsctl", stop) else { return Ok(()) };
+            let Err(error) = self.target("postgres")?.connect("opsctl", stop) else {
+                return Ok(());
+            };
             if let Some(guard) = &mut self.guard {
                 anyhow::ensure!(guard.is_well()?, "the throwaway server ended at once");
             }
             if Instant::now() > until {
-                return Err(anyhow::Error::from(error).context("the throwaway server did not start in time"));
+                return Err(anyhow::Error::from(error)
+                    .context("the throwaway server did not start in time"));
             }
             stop.sleep(Duration::from_millis(50))?;
         }
@@ -105,7 +131,9 @@ fn unprivileged_user() -> io::Result<(u32, u32)> {
         let mut fields = line.split(':').skip(2);
         Some((fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
     };
-    find("postgres").or_else(|| find("nobody")).ok_or_else(|| io::Error::other("no user `postgres` or `nobody`"))
+    find("postgres")
+        .or_else(|| find("nobody"))
+        .ok_or_else(|| io::Error::other("no user `postgres` or `nobody`"))
 }
 
 fn text(path: &Path) -> io::Result<String> {

@@ -11,5 +11,8 @@ fn backs_up_and_lists() {
     let id = sandbox.back_up(&[]);
     let report = sandbox.json(0, &["backup", "list"]);
     let listed = &report["databases"][0]["repositories"][0]["backups"][0];
-    assert_eq!((listed["backup"].as_str(), listed["totals"]["rows"].as_u64()), (Some(id.as_str()), Some(1000)));
+    assert_eq!(
+        (listed["backup"].as_str(), listed["totals"]["rows"].as_u64()),
+        (Some(id.as_str()), Some(1000))
+    );
 }

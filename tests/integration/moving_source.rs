@@ -36,9 +36,12 @@ fn a_table_that_changes_while_it_is_copied_in_ranges_is_that_of_one_moment() {
     for sql in ACCOUNTS.split_inclusive(';').chain([CHURN]) {
         cluster.sql(&database, sql);
     }
-    let churn = || cluster.program("psql").args(["-Xqd", &database, "-c", "CALL churn()"]).spawn().unwrap();
+    let churn =
+        || cluster.program("psql").args(["-Xqd", &database, "-c", "CALL churn()"]).spawn().unwrap();
     let mut writers: Vec<Child> = (0..2).map(|_| churn()).collect();
-    let openings = |database: &str| -> u64 { cluster.sql(database, "SELECT count(*) FROM openings").parse().unwrap() };
+    let openings = |database: &str| -> u64 {
+        cluster.sql(database, "SELECT count(*) FROM openings").parse().unwrap()
+    };
     let begun = Instant::now();
     while openings(&database) < 20 {
         assert!(begun.elapsed() < Duration::from_secs(30), "nothing is written");
@@ -62,7 +65,10 @@ fn a_table_that_changes_while_it_is_copied_in_ranges_is_that_of_one_moment() {
     assert_eq!(cluster.sql(&restored, sums), format!("{count}|{count}|52000000"));
     sandbox.run(&["verify-backup"]).ends_with(0);
     let log = std::fs::read_to_string(format!("{}/log", cluster.dir)).unwrap();
-    assert!(log.matches("FROM ONLY public.accounts WHERE ctid >=").count() >= 3, "it was not copied in ranges");
+    assert!(
+        log.matches("FROM ONLY public.accounts WHERE ctid >=").count() >= 3,
+        "it was not copied in ranges"
+    );
 }
 
 /// A server that follows another; ended when dropped.
@@ -81,23 +87,42 @@ impl Drop for Standby {
 impl Standby {
     fn start(primary: &Cluster) -> Standby {
         let data = format!("{}/standby", primary.dir);
-        stock(primary.program("pg_basebackup").args(["-D", &data, "-R", "--checkpoint=fast", "-X", "stream"]));
+        stock(primary.program("pg_basebackup").args([
+            "-D",
+            &data,
+            "-R",
+            "--checkpoint=fast",
+            "-X",
+            "stream",
+        ]));
         let port = (31000 + (std::process::id() + unique()) % 1000).to_string();
         // PostgreSQL refuses to run as root, and the server must not outlive the test.
-        let owner = stock(Command::new("stat").args(["-c", "%U", &format!("{}/data", primary.dir)]));
+        let owner =
+            stock(Command::new("stat").args(["-c", "%U", &format!("{}/data", primary.dir)]));
         let owner = owner.trim();
         let root = stock(Command::new("id").arg("-u")).trim() == "0";
         let mut words = Vec::new();
         if root {
             stock(Command::new("chown").args(["-R", owner, &data]));
             let group = stock(Command::new("id").args(["-g", owner]));
-            words.extend(["setpriv".to_owned(), format!("--reuid={owner}"), format!("--regid={}", group.trim()), "--clear-groups".to_owned()]);
+            words.extend([
+                "setpriv".to_owned(),
+                format!("--reuid={owner}"),
+                format!("--regid={}", group.trim()),
+                "--clear-groups".to_owned(),
+            ]);
         }
         words.extend(["setpriv", "--pdeathsig", "QUIT"].map(str::to_owned));
         words.push(primary.bin_dir.join("postgres").display().to_string());
         words.extend(["-D".to_owned(), data, "-p".to_owned(), port.clone()]);
         let mut command = Command::new(&words[0]);
-        let server = command.args(&words[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let server = command
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let standby = Standby { server, port };
         let begun = Instant::now();
         while !standby.program(primary, "pg_isready").output().unwrap().status.success() {
@@ -128,7 +153,8 @@ fn a_hot_standby_is_backed_up() {
     let run = run.expect(0);
     assert!(run.stdout.contains("20,000 rows"), "{run:?}");
     let folder = only_backup(&sandbox.path("backups"));
-    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["server"]["standby"], true);
     primary.sql(&database, "DELETE FROM u");
     let restored = restore(&primary, &folder, &["-j2"]);

@@ -5,7 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::every_object::{EveryObject, assert_same, content, on_17, on_18, on_installed, only_backup, restore};
+use crate::support::every_object::{
+    EveryObject, assert_same, content, on_17, on_18, on_installed, only_backup, restore,
+};
 use crate::support::{Cluster, Sandbox, stock};
 
 /// Backs every object up with `options`, restores it with `jobs`, and compares.
@@ -20,7 +22,10 @@ fn restores_every_object(every: &EveryObject, options: &[&str], restore_options:
     let restored = restore(&every.cluster, &folder, restore_options);
     every.assert_equals(&restored);
     rows_are_those_of_the_manifest(&every.cluster, &every.database, &folder);
-    every.cluster.sql(&restored, "ALTER SUBSCRIPTION opsctl_fx_sub DISABLE; DROP SUBSCRIPTION opsctl_fx_sub");
+    every.cluster.sql(
+        &restored,
+        "ALTER SUBSCRIPTION opsctl_fx_sub DISABLE; DROP SUBSCRIPTION opsctl_fx_sub",
+    );
     every.cluster.sql("postgres", &format!("DROP DATABASE {restored}"));
 }
 
@@ -83,7 +88,11 @@ fn every_object_of_18_is_restored_from_plain_files() {
 }
 
 /// Asserts that opsctl with `options` leaves out what pg_dump with the same options leaves out.
-fn leaves_out_what_pg_dump_leaves_out(cluster: &Cluster, database: &str, options: &[&str]) -> Sandbox {
+fn leaves_out_what_pg_dump_leaves_out(
+    cluster: &Cluster,
+    database: &str,
+    options: &[&str],
+) -> Sandbox {
     let sandbox = Sandbox::new(&cluster.url(database));
     sandbox.back_up(options);
     let by_opsctl = restore(cluster, &only_backup(&sandbox.path("backups")), &["-j4"]);
@@ -117,7 +126,10 @@ fn schema_only_leaves_out_all_rows() {
     let database = some_schemas(cluster);
     let sandbox = leaves_out_what_pg_dump_leaves_out(cluster, &database, &["--schema-only"]);
     let manifest = manifest(&only_backup(&sandbox.path("backups")));
-    assert_eq!((&manifest["totals"]["rows"], &manifest["scope"]["schema_only"]), (&0.into(), &true.into()));
+    assert_eq!(
+        (&manifest["totals"]["rows"], &manifest["scope"]["schema_only"]),
+        (&0.into(), &true.into())
+    );
 }
 
 #[test]
@@ -147,7 +159,12 @@ fn round_trip(cluster: &Cluster, database: &str, url: &str, create: &str) -> San
     let folder = only_backup(&sandbox.path("backups"));
     let name = format!("restored_{}", crate::support::unique());
     cluster.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE template0 {create}"));
-    stock(cluster.program("pg_restore").args(["--exit-on-error", "-j2", "--dbname", &name]).arg(&folder));
+    stock(
+        cluster
+            .program("pg_restore")
+            .args(["--exit-on-error", "-j2", "--dbname", &name])
+            .arg(&folder),
+    );
     assert_same(&content(cluster, database, &[]), &content(cluster, &name, &[]));
     sandbox
 }
@@ -204,12 +221,19 @@ fn a_database_with_an_odd_name_is_restored() {
 fn an_owner_who_is_no_superuser_can_back_up() {
     let cluster = Cluster::shared();
     let (owner, database) = (format!("owner_{}", crate::support::unique()), cluster.database());
-    cluster.sql("postgres", &format!("CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}"));
+    cluster.sql(
+        "postgres",
+        &format!("CREATE ROLE {owner} LOGIN; ALTER DATABASE {database} OWNER TO {owner}"),
+    );
     let sql = "CREATE TABLE t (id int GENERATED ALWAYS AS IDENTITY, v text); INSERT INTO t (v) SELECT 'v' FROM generate_series(1, 100);
                SELECT lo_from_bytea(0, 'mine')";
-    cluster.sql(&database, &format!("SET ROLE {owner}; CREATE SCHEMA mine; SET search_path = mine; {sql}"));
+    cluster.sql(
+        &database,
+        &format!("SET ROLE {owner}; CREATE SCHEMA mine; SET search_path = mine; {sql}"),
+    );
     let url = cluster.url(&database).replace("user=postgres", &format!("user={owner}"));
     let sandbox = round_trip(cluster, &database, &url, "");
-    let globals = std::fs::read_to_string(only_backup(&sandbox.path("backups")).join("globals.sql")).unwrap();
+    let globals =
+        std::fs::read_to_string(only_backup(&sandbox.path("backups")).join("globals.sql")).unwrap();
     assert!(globals.contains(&format!("CREATE ROLE {owner};")), "{globals}");
 }

@@ -45,7 +45,9 @@ fn a_flipped_bit_is_found() {
     let name = backup.table("members");
     let at = offset(&backup, &name, 3);
     flip(&backup.path(&name), usize::try_from(at).unwrap() + 1000);
-    backup.is_found(&[&format!("artifact `{name}`, chunk 3 at offset {at}: its SHA-256 differs: its bytes were changed")]);
+    backup.is_found(&[&format!(
+        "artifact `{name}`, chunk 3 at offset {at}: its SHA-256 differs: its bytes were changed"
+    )]);
     backup.is_listed_as_damaged();
 }
 
@@ -55,11 +57,16 @@ fn swapped_artifacts_are_found() {
     let mut names = [backup.table("small_1"), backup.table("small_2")];
     names.sort();
     let [first, second] = &names;
-    let (a, b) = (std::fs::read(backup.path(first)).unwrap(), std::fs::read(backup.path(second)).unwrap());
+    let (a, b) =
+        (std::fs::read(backup.path(first)).unwrap(), std::fs::read(backup.path(second)).unwrap());
     assert_eq!(a.len(), b.len());
     std::fs::write(backup.path(first), b).unwrap();
     std::fs::write(backup.path(second), a).unwrap();
-    let changed = |name: &String| format!("artifact `{name}`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed");
+    let changed = |name: &String| {
+        format!(
+            "artifact `{name}`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed"
+        )
+    };
     backup.is_found(&[&changed(first), &changed(second)]);
 }
 
@@ -67,7 +74,9 @@ fn swapped_artifacts_are_found() {
 fn an_extra_object_is_found() {
     let backup = Broken::new();
     std::fs::write(backup.path("9999.dat.gz"), "").unwrap();
-    backup.is_found(&["artifact `9999.dat.gz`: is not in the manifest: it does not belong to this backup"]);
+    backup.is_found(&[
+        "artifact `9999.dat.gz`: is not in the manifest: it does not belong to this backup",
+    ]);
 }
 
 #[test]
@@ -85,7 +94,11 @@ fn a_manifest_from_the_future_is_found_and_kept() {
     backup.edit(|manifest| manifest["version"] = 2.into());
     backup.is_found(&["the manifest has version 2, this opsctl reads version 1: use a newer one"]);
     let run = backup.sandbox.run(&["verify-backup"]).expect(3);
-    assert!(run.stdout.contains("has version 2"), "the newest is looked at, also if it cannot be read: {}", run.stdout);
+    assert!(
+        run.stdout.contains("has version 2"),
+        "the newest is looked at, also if it cannot be read: {}",
+        run.stdout
+    );
     let run = backup.sandbox.run(&["backup", "list"]).expect(0);
     assert!(run.stdout.contains("its manifest cannot be read"), "{}", run.stdout);
 }
@@ -101,9 +114,16 @@ fn a_manifest_that_is_no_json_is_found() {
 fn a_wrong_digest_is_found() {
     let backup = Broken::new();
     let name = backup.table("small_5");
-    let digest = backup.manifest()["contents"]["open"]["tables"][&name]["digest"].as_str().unwrap().to_owned();
-    backup.edit(|m| m["contents"]["open"]["tables"][&name]["digest"] = json!("00000000000000000000000000000000"));
-    backup.is_found(&[&format!("artifact `{name}`: its rows are not those that were dumped: digest {digest}")]);
+    let digest = backup.manifest()["contents"]["open"]["tables"][&name]["digest"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    backup.edit(|m| {
+        m["contents"]["open"]["tables"][&name]["digest"] = json!("00000000000000000000000000000000")
+    });
+    backup.is_found(&[&format!(
+        "artifact `{name}`: its rows are not those that were dumped: digest {digest}"
+    )]);
     backup.is_listed_as_damaged();
 }
 
@@ -112,7 +132,9 @@ fn a_row_count_that_contradicts_the_chunks_is_found() {
     let backup = Broken::new();
     let name = backup.table("small_5");
     backup.edit(|m| m["contents"]["open"]["tables"][&name]["rows"] = 2.into());
-    backup.is_found(&[&format!("the manifest contradicts itself: the contents and the chunks of artifact `{name}` differ")]);
+    backup.is_found(&[&format!(
+        "the manifest contradicts itself: the contents and the chunks of artifact `{name}` differ"
+    )]);
 }
 
 #[test]
@@ -129,7 +151,10 @@ fn a_wrong_row_count_is_found() {
         add_up(m);
     });
     let at = offset(&backup, &name, 2);
-    backup.is_found(&[&format!("artifact `{name}`, chunk 2 at offset {at}: holds {rows} rows where the manifest says {}", rows + 1)]);
+    backup.is_found(&[&format!(
+        "artifact `{name}`, chunk 2 at offset {at}: holds {rows} rows where the manifest says {}",
+        rows + 1
+    )]);
 }
 
 #[test]
@@ -138,9 +163,12 @@ fn a_wrong_sha256_of_a_chunk_is_found() {
     let name = backup.table("small_7");
     backup.edit(|m| {
         let artifacts = m["artifacts"].as_array_mut().unwrap();
-        artifacts.iter_mut().find(|a| a["name"] == name).unwrap()["chunks"][0]["sha256"] = sha256(b"another").into();
+        artifacts.iter_mut().find(|a| a["name"] == name).unwrap()["chunks"][0]["sha256"] =
+            sha256(b"another").into();
     });
-    backup.is_found(&[&format!("artifact `{name}`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed")]);
+    backup.is_found(&[&format!(
+        "artifact `{name}`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed"
+    )]);
 }
 
 #[test]
@@ -149,9 +177,12 @@ fn a_wrong_sha256_of_a_whole_artifact_is_found() {
     let name = backup.table("members");
     backup.edit(|m| {
         let artifacts = m["artifacts"].as_array_mut().unwrap();
-        artifacts.iter_mut().find(|a| a["name"] == name).unwrap()["sha256"] = sha256(b"another").into();
+        artifacts.iter_mut().find(|a| a["name"] == name).unwrap()["sha256"] =
+            sha256(b"another").into();
     });
-    backup.is_found(&[&format!("artifact `{name}`: its SHA-256 as a whole differs, though its chunks' do not")]);
+    backup.is_found(&[&format!(
+        "artifact `{name}`: its SHA-256 as a whole differs, though its chunks' do not"
+    )]);
 }
 
 #[test]
@@ -169,7 +200,12 @@ fn a_table_of_contents_that_ends_early_is_found() {
     let found = backup.sandbox.json(3, &["verify-backup"]);
     let findings = found["verifications"][0]["findings"].as_array().unwrap();
     assert!(findings.iter().all(|f| f["artifact"] == "toc.dat"), "{findings:?}");
-    assert!(findings.iter().any(|f| f["what"].as_str().unwrap().contains("pg_restore does not accept it")), "{findings:?}");
+    assert!(
+        findings
+            .iter()
+            .any(|f| f["what"].as_str().unwrap().contains("pg_restore does not accept it")),
+        "{findings:?}"
+    );
     assert_eq!(findings.len(), 2, "opsctl reads it, too: {findings:?}");
 }
 
@@ -199,7 +235,9 @@ fn a_table_of_contents_that_names_no_file_is_found() {
     // Its length of four bytes behind the sign, least significant first, becomes that of an empty text.
     toc.splice(at - 4..at + file.len(), [0; 4]);
     backup.rewrite("toc.dat", &[toc]);
-    backup.is_found(&[&format!("artifact `toc.dat`: the table of contents is damaged: entry {number} has data and no file")]);
+    backup.is_found(&[&format!(
+        "artifact `toc.dat`: the table of contents is damaged: entry {number} has data and no file"
+    )]);
 }
 
 #[test]
@@ -227,7 +265,12 @@ fn a_changed_row_is_found_though_all_sums_agree() {
     let findings = found["verifications"][0]["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0]["artifact"], json!(name));
-    assert!(findings[0]["what"].as_str().unwrap().starts_with("its rows are not those that were dumped: digest "));
+    assert!(
+        findings[0]["what"]
+            .as_str()
+            .unwrap()
+            .starts_with("its rows are not those that were dumped: digest ")
+    );
     backup.is_listed_as_damaged();
 }
 
@@ -237,7 +280,9 @@ fn a_changed_large_object_is_found_though_all_sums_agree() {
     let name = "blob_4711.dat.gz";
     assert_eq!(backup.chunks(name).concat(), b"the scanned contract");
     backup.rewrite(name, &[b"the scanned contrast".to_vec()]);
-    backup.is_found(&[&format!("artifact `{name}`: its content is not that of the large object that was dumped")]);
+    backup.is_found(&[&format!(
+        "artifact `{name}`: its content is not that of the large object that was dumped"
+    )]);
 }
 
 #[test]
@@ -245,7 +290,8 @@ fn an_empty_file_in_place_of_an_artifact_is_found() {
     let backup = Broken::new();
     let name = backup.table("small_2");
     let size = std::fs::metadata(backup.path(&name)).unwrap().len();
-    let mut empty = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()).finish().unwrap();
+    let mut empty =
+        flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()).finish().unwrap();
     empty.truncate(20);
     std::fs::write(backup.path(&name), &empty).unwrap();
     backup.is_found(&[
@@ -276,14 +322,18 @@ fn missing_sums_are_found() {
 fn changed_sums_are_found() {
     let backup = Broken::new();
     flip(&backup.path("SHA256SUMS"), 3);
-    backup.is_found(&["artifact `SHA256SUMS`: does not agree with `manifest.json`: one of the two was changed"]);
+    backup.is_found(&[
+        "artifact `SHA256SUMS`: does not agree with `manifest.json`: one of the two was changed",
+    ]);
 }
 
 #[test]
 fn changed_notes_are_found() {
     let backup = Broken::new();
     flip(&backup.path("RESTORE.md"), 10);
-    backup.is_found(&["artifact `RESTORE.md`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed"]);
+    backup.is_found(&[
+        "artifact `RESTORE.md`, chunk 1 at offset 0: its SHA-256 differs: its bytes were changed",
+    ]);
 }
 
 #[test]
@@ -292,13 +342,20 @@ fn a_manifest_that_was_changed_alone_is_found_by_the_sums() {
     let path = backup.path("manifest.json");
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("\"opsctl\": \"", "\"opsctl\": \"9")).unwrap();
-    backup.is_found(&["artifact `SHA256SUMS`: does not agree with `manifest.json`: one of the two was changed"]);
+    backup.is_found(&[
+        "artifact `SHA256SUMS`: does not agree with `manifest.json`: one of the two was changed",
+    ]);
 }
 
 #[test]
 fn a_backup_that_is_not_there_is_said_to_be_missing_and_nothing_is_written() {
     let backup = Broken::new();
     let id = "20200101T000000Z-abcdef";
-    broken::is_found(&backup.sandbox, id, &[], &["there is no `manifest.json`: the backup was never completed"]);
+    broken::is_found(
+        &backup.sandbox,
+        id,
+        &[],
+        &["there is no `manifest.json`: the backup was never completed"],
+    );
     assert!(!backup.folder.with_file_name(id).exists(), "a folder was made for it");
 }

@@ -17,7 +17,8 @@ impl Stored {
     fn new() -> Stored {
         let s3 = S3::shared();
         let bucket = s3.bucket();
-        let mut sandbox = broken::sandbox(&format!("[repository]\nlocation = \"s3://{bucket}/some/where\"\n"));
+        let mut sandbox =
+            broken::sandbox(&format!("[repository]\nlocation = \"s3://{bucket}/some/where\"\n"));
         s3.set_up(&mut sandbox);
         let id = back_up(&sandbox, &[]);
         Stored { sandbox, bucket, id }
@@ -49,12 +50,20 @@ impl Stored {
 fn a_good_backup_in_s3_is_good_and_its_verification_is_stored() {
     let backup = Stored::new();
     let run = backup.sandbox.run(&["verify-backup"]).expect(0);
-    let begin = format!("{DATABASE}: backup {} in bucket `{}/some/where` at `", backup.id, backup.bucket);
-    assert!(run.stdout.starts_with(&begin) && run.stdout.contains(" is good: 21 artifacts, 24 chunks"), "{run:?}");
+    let begin =
+        format!("{DATABASE}: backup {} in bucket `{}/some/where` at `", backup.id, backup.bucket);
+    assert!(
+        run.stdout.starts_with(&begin) && run.stdout.contains(" is good: 21 artifacts, 24 chunks"),
+        "{run:?}"
+    );
     let stored = S3::shared().list(&backup.bucket, &backup.key("verifications/"));
     assert_eq!(stored.len(), 1);
     let list = backup.sandbox.run(&["backup", "list"]).expect(0);
-    assert!(list.stdout.contains(&backup.id) && list.stdout.contains("  good 2"), "{}", list.stdout);
+    assert!(
+        list.stdout.contains(&backup.id) && list.stdout.contains("  good 2"),
+        "{}",
+        list.stdout
+    );
 }
 
 #[test]
@@ -79,15 +88,23 @@ fn damaged_objects_in_s3_are_found() {
     let report = backup.sandbox.json(3, &["verify-backup"]);
     let one_of_them = |artifact: &str, chunk: u64, offset: usize| {
         let findings = report["verifications"][0]["findings"].as_array().unwrap();
-        findings.iter().any(|f| f["artifact"] == artifact && f["chunk"] == chunk && f["offset"] == offset)
+        findings
+            .iter()
+            .any(|f| f["artifact"] == artifact && f["chunk"] == chunk && f["offset"] == offset)
     };
     assert!(one_of_them(&name, 2, sizes[0]), "{report:#}");
     assert!(one_of_them(&name, 3, sizes[0] + sizes[1]), "{report:#}");
     assert!(one_of_them(&one, 1, 0) && one_of_them(&two, 1, 0), "{report:#}");
     let mut expected = vec![
-        format!("artifact `{}`: has {} bytes where the manifest says {}", chunk(3), third.len() - 10, third.len()),
+        format!(
+            "artifact `{}`: has {} bytes where the manifest says {}",
+            chunk(3),
+            third.len() - 10,
+            third.len()
+        ),
         format!("artifact `{}`: is missing", chunk(4)),
-        "artifact `9999.dat.gz`: is not in the manifest: it does not belong to this backup".to_owned(),
+        "artifact `9999.dat.gz`: is not in the manifest: it does not belong to this backup"
+            .to_owned(),
     ];
     let run = backup.sandbox.run(&["verify-backup"]).expect(3);
     expected.retain(|line| !run.stdout.contains(line.as_str()));
@@ -102,7 +119,12 @@ fn missing_sums_and_a_missing_manifest_in_s3_are_found() {
     backup.delete("SHA256SUMS");
     is_found(&backup.sandbox, &backup.id, &[], &["artifact `SHA256SUMS`: is missing"]);
     backup.delete("manifest.json");
-    is_found(&backup.sandbox, &backup.id, &[], &["there is no `manifest.json`: the backup was never completed"]);
+    is_found(
+        &backup.sandbox,
+        &backup.id,
+        &[],
+        &["there is no `manifest.json`: the backup was never completed"],
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ pub(crate) fn sandbox(repositories: &str) -> Sandbox {
     let mut sandbox = Sandbox::new("unused");
     sandbox.unset("DATABASE_URL").unset("OPSCTL_REPOSITORY");
     let url = Cluster::shared().url(database());
-    sandbox.write("opsctl.toml", &format!("[databases.{DATABASE}]\nurl = \"{url}\"\n{repositories}"));
+    sandbox
+        .write("opsctl.toml", &format!("[databases.{DATABASE}]\nurl = \"{url}\"\n{repositories}"));
     sandbox
 }
 
@@ -93,7 +94,8 @@ impl Broken {
         let json = serde_json::to_vec_pretty(&manifest).unwrap();
         let line = |name: &str, sum: &str| format!("{sum}  {name}\n");
         let artifacts = manifest["artifacts"].as_array().unwrap().iter();
-        let lines = artifacts.map(|a| line(a["name"].as_str().unwrap(), a["sha256"].as_str().unwrap()));
+        let lines =
+            artifacts.map(|a| line(a["name"].as_str().unwrap(), a["sha256"].as_str().unwrap()));
         let sums: String = lines.chain([line("manifest.json", &sha256(&json))]).collect();
         std::fs::write(self.path("manifest.json"), json).unwrap();
         std::fs::write(self.path("SHA256SUMS"), sums).unwrap();
@@ -111,7 +113,8 @@ impl Broken {
         let manifest = self.manifest();
         let chunks = artifact(&manifest, name)["chunks"].as_array().unwrap();
         let mut chunk = |chunk: &Value| {
-            let (stored, tail) = rest.split_at(usize::try_from(chunk["size"].as_u64().unwrap()).unwrap());
+            let (stored, tail) =
+                rest.split_at(usize::try_from(chunk["size"].as_u64().unwrap()).unwrap());
             rest = tail;
             decompress(name, stored)
         };
@@ -142,7 +145,8 @@ impl Broken {
     #[track_caller]
     pub(crate) fn is_found(&self, findings: &[&str]) {
         is_found(&self.sandbox, &self.id, &[], findings);
-        let stored = std::fs::read_dir(self.path("verifications")).unwrap().last().unwrap().unwrap();
+        let stored =
+            std::fs::read_dir(self.path("verifications")).unwrap().last().unwrap().unwrap();
         let stored: Value = serde_json::from_slice(&std::fs::read(stored.path()).unwrap()).unwrap();
         assert_eq!((&stored["good"], &stored["backup"]), (&json!(false), &json!(self.id)));
         assert_eq!(stored["findings"].as_array().unwrap().len(), findings.len());
@@ -152,32 +156,56 @@ impl Broken {
     #[track_caller]
     pub(crate) fn is_listed_as_damaged(&self) {
         let run = self.sandbox.run(&["backup", "list"]).expect(0);
-        assert!(run.stdout.contains(&self.id) && run.stdout.contains("DAMAGED 2"), "{}", run.stdout);
+        assert!(
+            run.stdout.contains(&self.id) && run.stdout.contains("DAMAGED 2"),
+            "{}",
+            run.stdout
+        );
     }
 }
 
 /// Runs verify-backup on one backup, which must find exactly `findings`.
 #[track_caller]
 pub(crate) fn is_found(sandbox: &Sandbox, id: &str, args: &[&str], findings: &[&str]) {
-    let Run { status, stdout, stderr } = sandbox.run(&[&["verify-backup", "--backup", id], args].concat());
+    let Run { status, stdout, stderr } =
+        sandbox.run(&[&["verify-backup", "--backup", id], args].concat());
     assert_eq!(status, 3, "{stdout}{stderr}");
     let mut lines = stdout.lines();
     let first = lines.next().unwrap();
-    assert!(first.starts_with(&format!("{DATABASE}: backup {id} in ")) && first.ends_with(" is DAMAGED:"), "{stdout}");
+    assert!(
+        first.starts_with(&format!("{DATABASE}: backup {id} in "))
+            && first.ends_with(" is DAMAGED:"),
+        "{stdout}"
+    );
     let found: Vec<&str> = lines.map(str::trim_start).collect();
     assert_eq!(found, findings);
-    let n = if findings.len() == 1 { "1 finding".to_owned() } else { format!("{} findings", findings.len()) };
-    assert!(stderr.contains(&format!("backup {id} of `{DATABASE}` in ")) && stderr.contains(&format!("is DAMAGED: {n}")), "{stderr}");
+    let n = if findings.len() == 1 {
+        "1 finding".to_owned()
+    } else {
+        format!("{} findings", findings.len())
+    };
+    assert!(
+        stderr.contains(&format!("backup {id} of `{DATABASE}` in "))
+            && stderr.contains(&format!("is DAMAGED: {n}")),
+        "{stderr}"
+    );
     let report = sandbox.json(3, &[&["verify-backup", "--backup", id], args].concat());
     let report = &report["verifications"][0];
-    assert_eq!((&report["good"], &report["backup"], &report["database"]), (&json!(false), &json!(id), &json!(DATABASE)));
+    assert_eq!(
+        (&report["good"], &report["backup"], &report["database"]),
+        (&json!(false), &json!(id), &json!(DATABASE))
+    );
     let found = report["findings"].as_array().unwrap();
     assert_eq!(found.len(), findings.len());
     for finding in found {
         let what = finding["what"].as_str().unwrap();
         let said = findings.iter().any(|f| {
-            let artifact = finding["artifact"].as_str().is_none_or(|a| f.starts_with(&format!("artifact `{a}`")));
-            let place = finding["chunk"].as_u64().map(|c| format!("chunk {c} at offset {}", finding["offset"]));
+            let artifact = finding["artifact"]
+                .as_str()
+                .is_none_or(|a| f.starts_with(&format!("artifact `{a}`")));
+            let place = finding["chunk"]
+                .as_u64()
+                .map(|c| format!("chunk {c} at offset {}", finding["offset"]));
             artifact && place.is_none_or(|place| f.contains(&place)) && f.ends_with(what)
         });
         assert!(said, "{finding}");
@@ -197,7 +225,11 @@ pub(crate) fn artifact<'a>(manifest: &'a Value, name: &str) -> &'a Value {
 
 /// Makes the totals those of the artifacts.
 pub(crate) fn add_up(manifest: &mut Value) {
-    let chunks = manifest["artifacts"].as_array().unwrap().iter().flat_map(|a| a["chunks"].as_array().unwrap());
+    let chunks = manifest["artifacts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|a| a["chunks"].as_array().unwrap());
     let (mut rows, mut raw, mut stored) = (0, 0, 0);
     for chunk in chunks {
         rows += chunk["rows"].as_u64().unwrap_or(0);

@@ -174,11 +174,20 @@ impl Cluster {
     }
 
     /// Starts a server of the test's own, with settings such as `-c wal_level=logical`.
-    pub(crate) fn start(bin_dir: &Path, settings: &[&str], environment: &[(&str, &str)]) -> Cluster {
+    pub(crate) fn start(
+        bin_dir: &Path,
+        settings: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Cluster {
         let dir = format!("/tmp/opsctl-pg-{}-{}", std::process::id(), unique());
         let args = [&[bin_dir.to_str().unwrap(), &dir], settings].concat();
         let server = start("postgres.sh", &args, environment);
-        Cluster { bin_dir: bin_dir.to_owned(), dir: server.ready[0].clone(), port: server.ready[1].clone(), _server: server }
+        Cluster {
+            bin_dir: bin_dir.to_owned(),
+            dir: server.ready[0].clone(),
+            port: server.ready[1].clone(),
+            _server: server,
+        }
     }
 
     /// Returns the URL of a database on it, by its socket.
@@ -197,27 +206,36 @@ impl Cluster {
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         command.env("PGHOST", &self.dir).env("PGPORT", &self.port).env("PGUSER", "postgres");
-        command.env("PGTZ", "UTC").env("PGOPTIONS", "-c intervalstyle=postgres -c datestyle=ISO -c bytea_output=hex");
+        command
+            .env("PGTZ", "UTC")
+            .env("PGOPTIONS", "-c intervalstyle=postgres -c datestyle=ISO -c bytea_output=hex");
         command
     }
 
     /// Runs SQL and returns what comes back, one row a line.
     #[track_caller]
     pub(crate) fn sql(&self, database: &str, sql: &str) -> String {
-        stock(self.program("psql").args(["-XAtqv", "ON_ERROR_STOP=1", "-d", database, "-c", sql])).trim_end().to_owned()
+        stock(self.program("psql").args(["-XAtqv", "ON_ERROR_STOP=1", "-d", database, "-c", sql]))
+            .trim_end()
+            .to_owned()
     }
 
     /// Runs a file of SQL.
     #[track_caller]
     pub(crate) fn sql_file(&self, database: &str, file: &str) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
-        stock(self.program("psql").args(["-Xqv", "ON_ERROR_STOP=1", "-d", database, "-o", "/dev/null", "-f"]).arg(path));
+        stock(
+            self.program("psql")
+                .args(["-Xqv", "ON_ERROR_STOP=1", "-d", database, "-o", "/dev/null", "-f"])
+                .arg(path),
+        );
     }
 }
 
 /// Returns the programs of the newest PostgreSQL that the distribution installed.
 pub(crate) fn installed() -> PathBuf {
-    let majors = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is not installed: make deps");
+    let majors =
+        std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is not installed: make deps");
     let majors = majors.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     let newest = majors.max().expect("PostgreSQL is not installed: make deps");
     PathBuf::from(format!("/usr/lib/postgresql/{newest}/bin"))
@@ -226,6 +244,7 @@ pub(crate) fn installed() -> PathBuf {
 /// Returns the programs of another major, installing it first if need be.
 pub(crate) fn other_major(major: u32) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-postgres.sh");
-    let output = stock(Command::new("bash").arg(script).arg(major.to_string()).stdin(Stdio::null()));
+    let output =
+        stock(Command::new("bash").arg(script).arg(major.to_string()).stdin(Stdio::null()));
     PathBuf::from(output.lines().last().expect("install-postgres.sh says where"))
 }

@@ -4,7 +4,7 @@
 //! progress bar intact.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 
 use indicatif::ProgressBar;
 use tracing::field::{Field, Visit};
@@ -34,7 +34,8 @@ pub(crate) fn begin(format: LogFormat, level: Level, run: &RunId, bar: &Progress
     let filter = tracing_subscriber::filter::Targets::new()
         .with_target("opsctl", level)
         .with_default(if level >= Level::TRACE { Level::DEBUG } else { Level::ERROR });
-    let layer = tracing_subscriber::fmt::layer().event_format(lines).with_writer(Stderr(bar.clone()));
+    let layer =
+        tracing_subscriber::fmt::layer().event_format(lines).with_writer(Stderr(bar.clone()));
     let subscriber = tracing_subscriber::registry().with(filter).with(layer);
     // A second run in one process (there is none but in tests) keeps the first one's log.
     tracing::subscriber::set_global_default(subscriber).ok();
@@ -50,7 +51,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let mut fields = Fields::default();
         event.record(&mut fields);
         let message = redact(&fields.text());
@@ -110,11 +116,11 @@ struct Stderr(ProgressBar);
 
 impl io::Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| io::stderr().write_all(line)).map(|()| line.len())
+        self.0.suspend(|| io::Write::write_all(&mut io::stderr(), line)).map(|()| line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
+        io::Write::flush(&mut io::stderr())
     }
 }
 

@@ -17,9 +17,9 @@ use postgres::error::{DbError, SqlState};
 use postgres::{CancelToken, Client, NoTls, SimpleQueryMessage};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{Error, Source, is_end_of_session, is_tls, is_transport, one_line, source};
-use super::target::{ChannelBinding, Host, Session, Target};
-use super::tls::Mode;
+use crate::db::error::{Error, Source, is_end_of_session, is_tls, is_transport, one_line, source};
+use crate::db::target::{ChannelBinding, Host, Session, Target};
+use crate::db::tls::Mode;
 use crate::stop::{OnStop, Stop};
 
 /// How long a dropped session may take to end by itself before its statement is cancelled.
@@ -32,7 +32,7 @@ const CANCELS: u32 = 30;
 pub(crate) struct Connection {
     // The order of the fields is the order of their end: the client must go after the alarm was set
     // and before the cancelling threads learn that there is nothing left to cancel.
-    alarm: AlarmOnDrop,
+    _alarm: AlarmOnDrop,
     client: Client,
     _released: (Sender<()>, Sender<()>),
     _on_stop: OnStop,
@@ -121,11 +121,6 @@ impl Connection {
             what: what(),
             source: "the answer is not a number".into(),
         })
-    }
-
-    /// Cancels the statement that is running, if one is.
-    pub(crate) fn cancel(&self) {
-        self.alarm.canceller.cancel();
     }
 }
 
@@ -380,7 +375,7 @@ impl Attempt<'_> {
             self.stop.on_stop(move || canceller.cancel_until(first, Duration::ZERO))
         };
         Connection {
-            alarm: AlarmOnDrop { canceller, released: Some(second) },
+            _alarm: AlarmOnDrop { canceller, released: Some(second) },
             client,
             _released: (released_first, released_second),
             _on_stop: on_stop,
@@ -509,5 +504,4 @@ fn within<T: Send + 'static>(
 }
 
 #[cfg(test)]
-#[path = "connection_tests.rs"]
 mod tests;

@@ -30,7 +30,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     if let Some(error) = cause.downcast_ref::<db::Error>() {
         return Some(match error {
             db::Error::Parameters(..) | db::Error::Programs(..) => Exit::Configuration,
-            db::Error::Unreachable { .. } | db::Error::Refused { .. } | db::Error::Lost { .. } => Exit::Database,
+            db::Error::Unreachable { .. } | db::Error::Refused { .. } | db::Error::Lost { .. } => {
+                Exit::Database
+            }
             db::Error::Query { .. } => Exit::Failed,
             // The run knows why it was stopped, and that decides.
             db::Error::Stopped => Exit::Terminated,
@@ -72,15 +74,27 @@ pub(crate) fn exit_of_stop(reason: Reason) -> Exit {
 
 /// Returns what to do about it, where that depends on the cause.
 pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
-    if let Some(hint) = error.chain().find_map(|c| c.downcast_ref::<Failure>()).and_then(|f| f.hint.clone()) {
+    if let Some(hint) =
+        error.chain().find_map(|c| c.downcast_ref::<Failure>()).and_then(|f| f.hint.clone())
+    {
         return Some(hint);
     }
     let hint = match exit(error) {
-        Exit::Locked => "Another run is at work: wait for it, or look for its process. The lock goes with it.",
-        Exit::Database => "Try the same connection with `psql`; `opsctl config show` says where each value comes from.",
-        Exit::Storage => "Check the repository's location, credentials and free space: `opsctl config show`.",
-        Exit::Deadline => "Give it more time with `--timeout`, or find out what it waited for with `-v`.",
-        Exit::Configuration => "`opsctl config check` lists what is wrong, `opsctl config example` shows how it should be.",
+        Exit::Locked => {
+            "Another run is at work: wait for it, or look for its process. The lock goes with it."
+        }
+        Exit::Database => {
+            "Try the same connection with `psql`; `opsctl config show` says where each value comes from."
+        }
+        Exit::Storage => {
+            "Check the repository's location, credentials and free space: `opsctl config show`."
+        }
+        Exit::Deadline => {
+            "Give it more time with `--timeout`, or find out what it waited for with `-v`."
+        }
+        Exit::Configuration => {
+            "`opsctl config check` lists what is wrong, `opsctl config example` shows how it should be."
+        }
         _ => return None,
     };
     Some(hint.to_owned())

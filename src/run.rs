@@ -15,11 +15,10 @@ use crate::cli::Cli;
 use crate::commands::{self, Context, Report, Silence};
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::failure;
 use crate::id::RunId;
+use crate::log;
 use crate::stop::{self, Reason, Stop};
-
-pub(crate) mod failure;
-pub(crate) mod log;
 
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
@@ -46,7 +45,15 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         tracing::warn!("signals are not watched: {error}");
     }
     let (json, quiet, name) = (cli.global.json, cli.global.quiet, cli.command.name());
-    let context = Context { environment, run: id, now, stop: stop.clone(), abort, progress: bar.clone(), global: cli.global };
+    let context = Context {
+        environment,
+        run: id,
+        now,
+        stop: stop.clone(),
+        abort,
+        progress: bar.clone(),
+        global: cli.global,
+    };
     let result = commands::dispatch(&context, cli.command);
     bar.finish_and_clear();
     let (exit, output) = match result {
@@ -67,7 +74,8 @@ fn run(cli: Cli, environment: Environment) -> Exit {
 fn output(report: &Report, context: &Context, command: &str, json: bool, quiet: bool) -> String {
     if json {
         let mut document = serde_json::json!({ "command": command, "run": context.run, "exit": report.exit.number() });
-        if let (Some(document), Some(fields)) = (document.as_object_mut(), report.json.as_object()) {
+        if let (Some(document), Some(fields)) = (document.as_object_mut(), report.json.as_object())
+        {
             document.extend(fields.clone());
         }
         return format!("{document:#}\n");
@@ -107,9 +115,13 @@ fn level(cli: &Cli) -> Level {
 /// Makes the bar: hidden unless somebody looks at stderr.
 fn progress_bar(cli: &Cli) -> ProgressBar {
     let watched = std::io::stderr().is_terminal() && !cli.global.quiet;
-    let bar = ProgressBar::with_draw_target(None, if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() });
+    let bar = ProgressBar::with_draw_target(
+        None,
+        if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+    );
     let style = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    ProgressStyle::with_template(style).map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))
+    ProgressStyle::with_template(style)
+        .map_or(bar.clone(), |style| bar.with_style(style.progress_chars("=> ")))
 }
 
 /// Turns SIGINT, SIGTERM and SIGHUP into the wish to stop. A second one, or the end of the grace period,
