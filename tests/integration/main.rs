@@ -14,6 +14,7 @@
 mod backup;
 mod moving_source;
 mod restore_by_stock_tools;
+mod restore_notes;
 mod support;
 mod verify_backup;
 mod verify_damage;
