@@ -12,9 +12,16 @@
 )]
 
 mod backup;
+<<<<<<< HEAD
 mod config;
 mod demo;
 mod documents;
+=======
+mod moving_source;
+>>>>>>> main
 mod restore_by_stock_tools;
+mod restore_notes;
 mod support;
+mod verify_backup;
 mod verify_damage;
+mod verify_in_s3;
