@@ -12,13 +12,10 @@
 )]
 
 mod backup;
-<<<<<<< HEAD
 mod config;
 mod demo;
 mod documents;
-=======
 mod moving_source;
->>>>>>> main
 mod restore_by_stock_tools;
 mod restore_notes;
 mod support;
