@@ -166,7 +166,8 @@ fn module(file: &str) -> String {
 /// Is it compiled for tests or for fuzzing only?
 fn is_for_tests(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap();
-    ["tests.rs", "testing.rs", "suite.rs", "faulty.rs", "memory.rs", "documented.rs", "fuzzing.rs"].contains(&name)
+    ["tests.rs", "testing.rs", "suite.rs", "faulty.rs", "memory.rs", "documented.rs", "fuzzing.rs"]
+        .contains(&name)
         || file.contains("/tests/")
         || file.contains("/testing/")
 }
@@ -636,12 +637,21 @@ fn make_check_needs_no_server() {
 #[test]
 fn invariants_name_tests_that_exist() {
     let map = read("src/lib.rs");
-    let (_, table) = map.split_once("//! | invariant | guarded by |").expect("lib.rs has the table of invariants");
+    let (_, table) = map
+        .split_once("//! | invariant | guarded by |")
+        .expect("lib.rs has the table of invariants");
     let (table, _) = table.split_once("//! # ").unwrap();
     let sources: String = with_suffix(&[".rs"]).iter().map(|f| read(f)).collect();
-    let cells = table.lines().filter_map(|line| line.rsplit(" | ").next()).flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    let found: Vec<_> = cells.filter(|name| !sources.contains(&format!("fn {name}("))).map(str::to_owned).collect();
-    expect_none(&found, "An invariant without its test is a wish: name the test that guards it now.");
+    let cells = table
+        .lines()
+        .filter_map(|line| line.rsplit(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let found: Vec<_> =
+        cells.filter(|name| !sources.contains(&format!("fn {name}("))).map(str::to_owned).collect();
+    expect_none(
+        &found,
+        "An invariant without its test is a wish: name the test that guards it now.",
+    );
 }
 
 #[test]

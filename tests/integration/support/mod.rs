@@ -219,17 +219,6 @@ impl Cluster {
             .trim_end()
             .to_owned()
     }
-
-    /// Runs a file of SQL.
-    #[track_caller]
-    pub(crate) fn sql_file(&self, database: &str, file: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
-        stock(
-            self.program("psql")
-                .args(["-Xqv", "ON_ERROR_STOP=1", "-d", database, "-o", "/dev/null", "-f"])
-                .arg(path),
-        );
-    }
 }
 
 /// Returns the programs of the newest PostgreSQL that the distribution installed.
