@@ -21,6 +21,9 @@ mod moving_source;
 >>>>>>> main
 mod restore_by_stock_tools;
 mod restore_notes;
+mod retention;
+mod several_repositories;
+mod shrink;
 mod support;
 mod verify_backup;
 mod verify_damage;
