@@ -12,4 +12,9 @@
 )]
 
 mod backup;
+mod faults;
+mod kill;
+mod locks;
+mod s3_faults;
+mod signals;
 mod support;

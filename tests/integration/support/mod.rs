@@ -1,5 +1,10 @@
 //! What all integration tests stand on: an environment of their own, real servers, and the binary.
 
+pub(crate) mod patient;
+pub(crate) mod proxy;
+pub(crate) mod running;
+pub(crate) mod s3;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -1,0 +1,115 @@
+//! A real S3 server, and what tests do to its objects behind opsctl's back, by curl.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use super::{Guarded, Sandbox, start, stock, unique};
+
+const ACCESS_KEY: &str = "opsctltestkey";
+const SECRET_KEY: &str = "opsctl/test+secret";
+
+/// The S3 server that tests share.
+pub(crate) struct S3 {
+    pub(crate) endpoint: String,
+    _server: Guarded,
+}
+
+impl S3 {
+    /// Returns the server, started by the first who asks.
+    pub(crate) fn shared() -> &'static S3 {
+        static SHARED: OnceLock<S3> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let dir = format!("/tmp/opsctl-rgw-{}-{}", std::process::id(), unique());
+            let keys = [("RGW_ACCESS_KEY", ACCESS_KEY), ("RGW_SECRET_KEY", SECRET_KEY)];
+            let server = start("rgw.sh", &[&dir], &keys);
+            S3 { endpoint: server.ready[0].clone(), _server: server }
+        })
+    }
+
+    /// Makes an empty bucket with a fresh name.
+    pub(crate) fn bucket(&self) -> String {
+        let name = format!("bucket-{}-{}", std::process::id(), unique());
+        stock(self.curl(&format!("/{name}")).args(["-X", "PUT"]));
+        name
+    }
+
+    /// Makes a bucket whose objects can be locked.
+    pub(crate) fn bucket_with_lock(&self) -> String {
+        let name = format!("locked-{}-{}", std::process::id(), unique());
+        stock(self.curl(&format!("/{name}")).args(["-X", "PUT", "-H", "x-amz-bucket-object-lock-enabled: true"]));
+        name
+    }
+
+    /// Returns the environment by which any S3 client finds the server.
+    pub(crate) fn environment(&self) -> [(&'static str, &str); 4] {
+        [
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+            ("AWS_ENDPOINT_URL", &self.endpoint),
+            ("AWS_REGION", "us-east-1"),
+        ]
+    }
+
+    /// Lets opsctl find the server.
+    pub(crate) fn set_up(&self, sandbox: &mut Sandbox) {
+        for (name, value) in self.environment() {
+            sandbox.set(name, value);
+        }
+    }
+
+    /// Returns a signed request that fails unless it is answered with success.
+    pub(crate) fn curl(&self, path: &str) -> Command {
+        let mut command = Command::new("curl");
+        command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
+        // curl before 8 does not sign the hash that the server expects to be signed.
+        command.args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--user"]);
+        command.arg(format!("{ACCESS_KEY}:{SECRET_KEY}")).arg(format!("{}{path}", self.endpoint));
+        command
+    }
+
+    /// Returns the keys of all objects below a prefix.
+    pub(crate) fn list(&self, bucket: &str, prefix: &str) -> Vec<String> {
+        let query = format!("list-type=2&prefix={}", prefix.replace('/', "%2F"));
+        let answer = stock(&mut self.curl(&format!("/{bucket}?{query}")));
+        assert!(answer.contains("<IsTruncated>false"), "more objects than a test should make");
+        answer.split("<Key>").skip(1).map(|rest| rest.split_once("</Key>").unwrap().0.to_owned()).collect()
+    }
+
+    /// Returns an object's content.
+    pub(crate) fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+        let output = self.curl(&format!("/{bucket}/{key}")).output().unwrap();
+        assert!(output.status.success(), "{key}: {}", String::from_utf8_lossy(&output.stdout));
+        output.stdout
+    }
+
+    /// Returns an object's headers, in lower case.
+    pub(crate) fn head(&self, bucket: &str, key: &str) -> String {
+        stock(self.curl(&format!("/{bucket}/{key}")).arg("--head")).to_lowercase()
+    }
+
+    /// Writes an object.
+    pub(crate) fn put(&self, bucket: &str, key: &str, content: &[u8]) {
+        let mut command = self.curl(&format!("/{bucket}/{key}"));
+        command.args(["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", "@-"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(content).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{key}: {}", String::from_utf8_lossy(&output.stdout));
+    }
+
+    /// Removes an object.
+    pub(crate) fn delete(&self, bucket: &str, key: &str) {
+        stock(self.curl(&format!("/{bucket}/{key}")).args(["-X", "DELETE"]));
+    }
+
+    /// Copies all objects below a prefix into a directory, with their paths below it.
+    pub(crate) fn download(&self, bucket: &str, prefix: &str, to: &Path) {
+        for key in self.list(bucket, prefix) {
+            let path = to.join(key.strip_prefix(prefix).unwrap());
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, self.get(bucket, &key)).unwrap();
+        }
+    }
+}
