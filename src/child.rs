@@ -10,12 +10,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 
 use crate::stop::{OnStop, Stop};
+use crate::sync::lock;
 
 /// How many of the last lines of stderr are kept for the error message.
 const TAIL_LINES: usize = 12;
@@ -211,7 +212,7 @@ impl Child {
             (None, Some(signal)) => format!("was killed by signal {signal}"),
             (None, None) => "ended in an unknown way".to_owned(),
         };
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let tail = lock(&self.tail);
         let stderr = tail.iter().map(String::as_str).collect::<Vec<_>>().join(" / ");
         Err(Error::Failed { program: self.program.clone(), ending, stderr })
     }
@@ -223,10 +224,6 @@ impl Drop for Child {
         kill(&mut process);
         drop(process.wait());
     }
-}
-
-fn lock(process: &Mutex<std::process::Child>) -> MutexGuard<'_, std::process::Child> {
-    process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Kills the child's process group, unless the child has been waited for already.
@@ -242,7 +239,7 @@ fn read_stderr(program: &str, stderr: impl Read, tail: &Mutex<VecDeque<String>>)
     while let Ok(1..) = reader.by_ref().take(64 * 1024).read_until(b'\n', &mut line) {
         let text = crate::secret::redact(String::from_utf8_lossy(&line).trim_end());
         tracing::debug!(program, "{text}");
-        let mut tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tail = lock(tail);
         if tail.len() == TAIL_LINES {
             tail.pop_front();
         }

@@ -84,7 +84,7 @@ pub(crate) struct Selection {
     /// A configured database, or the one to connect to (repeatable) [default: all configured]
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) database: Vec<String>,
-    /// A configured repository, a directory, or s3://bucket/prefix [default: all configured, or ./backups]
+    /// A configured repository, a directory, or <s3://bucket/prefix> [default: all configured, or ./backups]
     #[arg(long, global = true, value_name = "WHERE")]
     pub(crate) repository: Option<String>,
 }
@@ -95,7 +95,8 @@ pub(crate) struct Selection {
 /// written to every repository at once. A backup exists when its manifest does, which is written last.
 /// After a success, retention is applied to each repository that has the backup.
 #[derive(Args, Debug)]
-#[command(args_conflicts_with_subcommands = false, after_help = BACKUP_EXITS)]
+#[command(after_help = BACKUP_EXITS)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that can be typed")]
 pub(crate) struct BackupArgs {
     #[command(subcommand)]
     pub(crate) command: Option<BackupCommand>,
@@ -235,7 +236,7 @@ Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there 
 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
-    crate::config::parse_duration(text).map_err(|e| e.to_string())
+    crate::config::parse_duration(text).map_err(|e| e.clone())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod run;
 mod secret;
 mod stop;
 mod storage;
+mod sync;
 mod text;
 
 use std::process::ExitCode;

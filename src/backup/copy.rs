@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::io::BufRead;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
@@ -21,6 +21,7 @@ use crate::backup::sink::{Encoded, Output, Sink};
 use crate::compression::{Codec, Encoder};
 use crate::db;
 use crate::stop::Stop;
+use crate::sync::lock;
 
 /// Bytes before compression that all workers together may hold.
 const RAW_BUDGET: usize = 32 << 20;
@@ -122,7 +123,7 @@ impl<'a> Work<'a> {
     pub(crate) fn run(&self, client: &mut Client) -> anyhow::Result<()> {
         let mut builder = self.builder()?;
         loop {
-            let item = self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let item = lock(&self.queue).pop_front();
             match item {
                 None => return Ok(()),
                 Some(Item::LargeObject(n)) => self.copy_large_object(client, &mut builder, n)?,
@@ -130,7 +131,7 @@ impl<'a> Work<'a> {
                     if self.lock_table(client, task)? {
                         self.copy_rows(client, &mut builder, task)?;
                     } else {
-                        self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+                        lock(&self.deferred).push(task);
                     }
                 }
             }
@@ -143,8 +144,7 @@ impl<'a> Work<'a> {
     /// last until pg_dump lets go, that is for ever.
     pub(crate) fn run_deferred(&self, client: &mut Client) -> anyhow::Result<()> {
         let mut builder = self.builder()?;
-        let tasks =
-            std::mem::take(&mut *self.deferred.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks = std::mem::take(&mut *lock(&self.deferred));
         tasks.into_iter().try_for_each(|task| self.copy_rows(client, &mut builder, task))
     }
 
@@ -248,7 +248,7 @@ impl<'a> Work<'a> {
             bytes: u64::try_from(bytes)?,
             digest: Digest::of_bytes(&hasher),
         };
-        *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(object);
+        *lock(found) = Some(object);
         Ok(())
     }
 }

@@ -6,6 +6,7 @@ pub(crate) mod manifest;
 pub(crate) mod notes;
 pub(crate) mod plan;
 pub(crate) mod prune;
+pub(crate) mod publish;
 pub(crate) mod repository;
 pub(crate) mod retention;
 pub(crate) mod rows;
@@ -15,3 +16,6 @@ pub(crate) mod snapshot;
 pub(crate) mod take;
 pub(crate) mod toc;
 pub(crate) mod verify;
+
+#[cfg(test)]
+mod tests;

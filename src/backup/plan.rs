@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn statements_are_those_of_pg_dump() {
         let check = |source: &Source, pages, expected: &str| {
-            assert_eq!(copy_statement(source, pages), expected)
+            assert_eq!(copy_statement(source, pages), expected);
         };
         let plain = source(1, 1);
         check(&plain, None, "COPY s.t (a, b) TO STDOUT");

@@ -129,13 +129,12 @@ impl Repository {
         let prefix = database_prefix(database);
         let mut ids: Vec<RunId> = Vec::new();
         for name in self.storage.list_folders(&prefix)? {
-            match RunId::parse(&name) {
-                Some(id) => ids.push(id),
-                None => tracing::warn!(
-                    "`{prefix}{name}` in {} is no backup, left alone",
-                    self.storage.place()
-                ),
-            }
+            let Some(id) = RunId::parse(&name) else {
+                let place = self.storage.place();
+                tracing::warn!("`{prefix}{name}` in {place} is no backup, left alone");
+                continue;
+            };
+            ids.push(id);
         }
         ids.sort_unstable_by(|a, b| b.cmp(a));
         let next = std::sync::atomic::AtomicUsize::new(0);

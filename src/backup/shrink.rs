@@ -13,10 +13,12 @@ pub(crate) fn suspicions(now: &Manifest, previous: Option<&Manifest>, percent: u
         suspicions.push("there is no table in it: is this the right database?".to_owned());
     }
     if let Some(previous) = previous.filter(|p| comparable(&p.scope, &now.scope)) {
-        let figures: [(&str, fn(&Totals) -> u64); 2] =
-            [("rows", |t| t.rows), ("bytes of data", |t| t.raw_bytes)];
-        for (name, figure) in figures {
-            let (before, after) = (figure(&previous.totals), figure(&now.totals));
+        let Totals { rows, raw_bytes, .. } = now.totals;
+        let figures = [
+            ("rows", previous.totals.rows, rows),
+            ("bytes of data", previous.totals.raw_bytes, raw_bytes),
+        ];
+        for (name, before, after) in figures {
             if before > 0
                 && u128::from(after) * 100
                     <= u128::from(before) * u128::from(100 - percent.min(100))

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use anyhow::Context as _;
@@ -18,6 +18,7 @@ use crate::backup::repository::{Folder, Repository};
 use crate::backup::rows::Rows;
 use crate::compression::Format;
 use crate::storage::{Overwrite, Writer};
+use crate::sync::lock;
 
 /// Writing threads of a repository.
 const LANE_THREADS: u32 = 4;
@@ -110,10 +111,7 @@ pub(crate) struct LaneResult {
 impl Sink {
     /// Begins to write into `folder` of each repository.
     pub(crate) fn begin(repositories: &[Repository], folder: &Folder) -> Sink {
-        let lanes = repositories
-            .iter()
-            .map(|repository| Lane::begin(repository.clone(), folder.clone()))
-            .collect();
+        let lanes = repositories.iter().map(|repository| Lane::begin(repository, folder)).collect();
         Sink { lanes, budget: Arc::new(Budget::default()), artifacts: Mutex::default() }
     }
 
@@ -229,7 +227,7 @@ fn object_name(object: &str, encrypted: bool) -> String {
 }
 
 impl Lane {
-    fn begin(repository: Repository, folder: Folder) -> Lane {
+    fn begin(repository: &Repository, folder: &Folder) -> Lane {
         let shared = Arc::new(LaneState::default());
         let mut senders = Vec::new();
         let mut threads = Vec::new();
@@ -239,10 +237,10 @@ impl Lane {
                 (repository.clone(), folder.clone(), Arc::clone(&shared));
             senders.push(sender);
             threads.push(std::thread::spawn(move || {
-                write_all(&repository, &folder, &shared, &receiver)
+                write_all(&repository, &folder, &shared, &receiver);
             }));
         }
-        Lane { repository, senders, threads, shared }
+        Lane { repository: repository.clone(), senders, threads, shared }
     }
 
     fn has_failed(&self) -> bool {
@@ -269,15 +267,14 @@ impl Lane {
             }
         }
         let stored = lock(&self.shared.stored);
-        let artifacts = match lock(&self.shared.failure).take() {
-            Some(failure) => Err(failure),
-            None => {
-                let encrypted = self.repository.recipients.is_some();
-                Ok(outputs
-                    .iter()
-                    .map(|o| o.describe(self.repository.layout, encrypted, &stored))
-                    .collect())
-            }
+        let artifacts = if let Some(failure) = lock(&self.shared.failure).take() {
+            Err(failure)
+        } else {
+            let encrypted = self.repository.recipients.is_some();
+            Ok(outputs
+                .iter()
+                .map(|o| o.describe(self.repository.layout, encrypted, &stored))
+                .collect())
         };
         drop(stored);
         LaneResult { repository: self.repository, artifacts }
@@ -383,8 +380,4 @@ impl Drop for Permit {
 /// Returns bytes in lower-case hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,25 +5,21 @@
 //! removed by this run if it can and by the next one otherwise. Retention is not applied here.
 
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::ProgressBar;
-use sha2::{Digest as _, Sha256};
 
 use crate::backup::copy::Work;
 use crate::backup::description::{self, Description, Disturbed};
 use crate::backup::lease::{Heartbeat, Lease};
-use crate::backup::manifest::{
-    Artifact, Chunk, Contents, Detail, Kind, Layout, MANIFEST, Manifest, Scope, Server, TOC, Table,
-    VERSION,
-};
-use crate::backup::notes;
+use crate::backup::manifest::{Detail, Kind, Manifest, Scope, TOC, Table};
 use crate::backup::plan;
-use crate::backup::repository::{Folder, LEASE, Removal, Repository, SUMS};
+use crate::backup::publish::Draft;
+use crate::backup::repository::{Folder, LEASE, Removal, Repository};
 use crate::backup::rows::Rows;
-use crate::backup::sink::{Encoded, LaneResult, Output, Sink, hex};
+use crate::backup::sink::{Encoded, Output, Sink};
 use crate::backup::snapshot::Snapshot;
 use crate::child::Spec;
 use crate::clock::{self, Moment};
@@ -36,6 +32,7 @@ use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::stop::{Reason, Stop};
 use crate::storage::Overwrite;
+use crate::sync::{into_inner, lock};
 
 /// The first major version whose pg_restore reads zstd.
 const FIRST_WITH_ZSTD: u32 = 16;
@@ -85,7 +82,7 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
                 heartbeats.push(heartbeat);
             }
             Err(error) => {
-                taken.push(Taken { repository: repository.clone(), manifest: Err(error) })
+                taken.push(Taken { repository: repository.clone(), manifest: Err(error) });
             }
         }
     }
@@ -300,7 +297,7 @@ fn copy_all(
         detail.tables.insert(table.output.name().to_owned(), facts);
     }
     for object in &work.large_objects {
-        let found = object.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lock(&object.found);
         let facts = found.with_context(|| format!("large object {} was not copied", object.oid))?;
         detail.large_objects.insert(object.output.name().to_owned(), facts);
     }
@@ -320,7 +317,7 @@ fn run_workers(
     // because the failure is there first.
     let halt = Stop::new();
     let fail = |error: anyhow::Error| {
-        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        lock(&failure).get_or_insert(error);
         work.give_up();
         halt.request(Reason::Deadline);
     };
@@ -347,7 +344,7 @@ fn run_workers(
         }
     });
     request.stop.check()?;
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    into_inner(failure).map_or(Ok(()), Err)
 }
 
 /// Makes sure that those who held snapshot and locks held them to the end.
@@ -415,111 +412,6 @@ fn discard(repositories: &[Repository], folder: &Folder, request: &Request<'_>) 
             tracing::warn!("{error:#}; the next run will remove it");
         }
     }
-}
-
-/// Everything the manifests have in common.
-struct Draft<'a> {
-    request: &'a Request<'a>,
-    snapshot: &'a Snapshot,
-    programs: &'a ClientPrograms,
-    codec: Codec,
-    header: &'a crate::backup::toc::Header,
-    detail: Detail,
-}
-
-impl Draft<'_> {
-    /// Makes a backup of what a lane has stored: notes, sums, and last of all the manifest.
-    fn publish(&self, folder: &Folder, lane: LaneResult) -> anyhow::Result<Manifest> {
-        let LaneResult { repository, artifacts } = lane;
-        let mut manifest = self.manifest(&repository, artifacts?)?;
-        let put = |name: &str, content: Vec<u8>| -> anyhow::Result<()> {
-            self.request.stop.check()?;
-            Ok(repository.storage.put(&folder.key(name)?, content.into(), Overwrite::Refuse)?)
-        };
-        let text = notes::notes(&manifest, &repository.storage.place(), folder.path()).into_bytes();
-        manifest.artifacts.push(notes_artifact(&text, manifest.layout));
-        manifest.totals = manifest.sums();
-        put(notes::NOTES, text)?;
-        let json = manifest.to_json()?;
-        put(SUMS, sums(&manifest, &json).into_bytes())?;
-        // Another host may have taken this run for dead and swept its folder.
-        repository
-            .storage
-            .head(&folder.key(LEASE)?)
-            .context("the lease is gone, and with it the artifacts")?;
-        put(MANIFEST, json)?;
-        if let Err(error) = repository.storage.remove(&folder.key(LEASE)?) {
-            tracing::warn!("the lease of a finished backup was not removed: {error}");
-        }
-        Ok(manifest)
-    }
-
-    fn manifest(
-        &self,
-        repository: &Repository,
-        artifacts: Vec<Artifact>,
-    ) -> anyhow::Result<Manifest> {
-        let contents = match &repository.recipients {
-            None => Contents::Open(self.detail.clone()),
-            Some(recipients) => {
-                use base64::Engine as _;
-                let sealed = recipients.encrypt(&serde_json::to_vec(&self.detail)?)?;
-                Contents::Sealed(base64::engine::general_purpose::STANDARD.encode(sealed))
-            }
-        };
-        let ended_at = clock::now();
-        let server = &self.snapshot.server_version;
-        Ok(Manifest {
-            version: VERSION,
-            id: self.request.run.clone(),
-            database: self.request.database.to_owned(),
-            opsctl: env!("CARGO_PKG_VERSION").to_owned(),
-            begun_at: self.request.begun_at,
-            snapshot_at: self.snapshot.taken_at,
-            ended_at,
-            server: Server {
-                version: server.to_string(),
-                major: server.major(),
-                standby: self.snapshot.standby,
-            },
-            pg_dump: self.programs.version(),
-            archive_version: format!("{}.{}", self.header.version.0, self.header.version.1),
-            compression: self.codec.format(),
-            compression_level: self.codec.level(),
-            recipients: repository.recipients.as_ref().map(|r| r.names()).unwrap_or_default(),
-            layout: repository.layout,
-            scope: self.request.scope.clone(),
-            totals: crate::backup::manifest::Totals::default(),
-            locked_until: repository
-                .lock_days
-                .map(|days| ended_at + chrono::TimeDelta::days(i64::from(days))),
-            artifacts,
-            contents,
-        })
-    }
-}
-
-/// Describes the notes, which are never encrypted: they tell how to decrypt the rest.
-fn notes_artifact(text: &[u8], layout: Layout) -> Artifact {
-    let (size, sha256) = (text.len() as u64, hex(&Sha256::digest(text)));
-    let object = (layout == Layout::Objects).then(|| notes::NOTES.to_owned());
-    let chunk = Chunk { object, size, sha256: sha256.clone(), raw_bytes: size, rows: 0 };
-    let name = notes::NOTES.to_owned();
-    Artifact {
-        name,
-        kind: Kind::Notes,
-        compression: Format::None,
-        size,
-        sha256,
-        chunks: vec![chunk],
-    }
-}
-
-/// Returns the content of `SHA256SUMS`: every stored object, and the manifest.
-pub(crate) fn sums(manifest: &Manifest, json: &[u8]) -> String {
-    let line = |name: &str, sha256: &str| format!("{sha256}  {name}\n");
-    let objects = manifest.objects().map(|(name, _, sha256)| line(name, sha256));
-    objects.chain([line(MANIFEST, &hex(&Sha256::digest(json)))]).collect()
 }
 
 #[cfg(test)]

@@ -339,9 +339,9 @@ mod tests {
         let mut out = b"PGDMP".to_vec();
         out.extend([1, minor, 0, 4, 8, FORMAT_CUSTOM]);
         if minor >= 15 {
-            out.push(0)
+            out.push(0);
         } else {
-            put_int(&mut out, 0)
+            put_int(&mut out, 0);
         }
         for value in [1, 2, 3, 4, 5, 126, 0] {
             put_int(&mut out, value);
@@ -364,10 +364,10 @@ mod tests {
             put_text(&mut out, Some(&e.namespace));
             put_text(&mut out, None);
             if minor >= 14 {
-                put_text(&mut out, Some(b"heap"))
+                put_text(&mut out, Some(b"heap"));
             }
             if minor >= 16 {
-                put_int(&mut out, 114)
+                put_int(&mut out, 114);
             }
             put_text(&mut out, Some(b"owner"));
             put_text(&mut out, Some(b"false"));

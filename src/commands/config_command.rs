@@ -18,20 +18,20 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report
                 silence: Silence::Refused,
             })
         }
-        ConfigCommand::Check => check(context, args),
+        ConfigCommand::Check => Ok(check(context, args)),
         ConfigCommand::Show => show(context, args),
     }
 }
 
-fn check(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
+fn check(context: &Context, args: &ConfigArgs) -> Report {
     let loaded = match context.load(&args.selection, Overrides::default()) {
         Ok(loaded) => loaded,
         Err(error) => {
             let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
             let json = serde_json::json!({ "problems": problems });
-            let text = problems.iter().map(|problem| format!("{problem}\n")).collect();
+            let text = problems.join("\n") + "\n";
             let exit = Exit::Configuration;
-            return Ok(Report { exit, text, json, silence: Silence::Refused });
+            return Report { exit, text, json, silence: Silence::Refused };
         }
     };
     let file = loaded.file.as_ref().map(|f| f.display().to_string());
@@ -43,7 +43,7 @@ fn check(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
     );
     let json =
         serde_json::json!({ "file": file, "databases": databases, "repositories": repositories });
-    Ok(Report { exit: Exit::Done, text, json, silence: Silence::Allowed })
+    Report { exit: Exit::Done, text, json, silence: Silence::Allowed }
 }
 
 fn show(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::backup::manifest::Scope;
-use crate::backup::repository::Folder;
-use crate::backup::{take, verify};
+use crate::backup::repository::{Folder, Repository};
+use crate::backup::take;
+use crate::backup::verify::{self, Verification};
 use crate::cli::DemoArgs;
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Compression, Location, Retention};
@@ -83,20 +84,9 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
         seconds(began),
     )?;
 
-    tracing::info!("verifying the backup");
     let began = crate::clock::now();
     let folder = Folder::new(DATABASE, &context.run);
-    let result = verify::verify(&verify::Request {
-        repository: &repository,
-        folder: &folder,
-        identities: None,
-        bin_dir: Some(&bin_dir),
-        environment: &context.environment,
-        jobs: default_jobs(None),
-        progress: &context.progress,
-        stop: &context.stop,
-    })?;
-    verify::record(&repository, &folder, &result)?;
+    let result = verify(context, &repository, &folder, &bin_dir)?;
     let verdict = if result.good { "everything is as it was dumped" } else { "DAMAGED" };
     writeln!(
         text,
@@ -127,6 +117,27 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     let json = serde_json::json!({ "backup": context.run, "folder": place, "totals": totals, "verification": result });
     let exit = if result.good { Exit::Done } else { Exit::BadNews };
     Ok(Report { exit, text, json, silence: Silence::Allowed })
+}
+
+fn verify(
+    context: &Context,
+    repository: &Repository,
+    folder: &Folder,
+    bin_dir: &Path,
+) -> anyhow::Result<Verification> {
+    tracing::info!("verifying the backup");
+    let result = verify::verify(&verify::Request {
+        repository,
+        folder,
+        identities: None,
+        bin_dir: Some(bin_dir),
+        environment: &context.environment,
+        jobs: default_jobs(None),
+        progress: &context.progress,
+        stop: &context.stop,
+    })?;
+    verify::record(repository, folder, &result)?;
+    Ok(result)
 }
 
 /// Makes the directory, or checks that it is an earlier demo's: a demo must not litter somebody's files.

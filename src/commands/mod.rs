@@ -57,7 +57,7 @@ pub(crate) enum Silence {
 /// Carries a command out.
 pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Report> {
     match command {
-        Command::Backup(args) => backup::run(context, args),
+        Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),

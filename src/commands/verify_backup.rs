@@ -102,7 +102,7 @@ fn choose(
     for found in repository.backups(name, context.now, &context.stop)? {
         match found {
             Found::Backup(manifest, _) if since.is_none_or(|since| manifest.begun_at >= since) => {
-                chosen.push(manifest.id)
+                chosen.push(manifest.id);
             }
             // What cannot be read may be anything, also the newest: it is looked at, and found wanting.
             Found::Unreadable(id, _) => chosen.push(id),

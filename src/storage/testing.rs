@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::stop::Stop;
 
 #[path = "../../tests/integration/support/proxy.rs"]
+#[allow(dead_code, reason = "the integration tests, which have it too, use the rest")]
 pub(crate) mod proxy;
 
 /// The key and the secret of the server's user.

@@ -15,6 +15,8 @@ mod backup;
 mod faults;
 mod kill;
 mod locks;
+mod restore_by_stock_tools;
 mod s3_faults;
 mod signals;
 mod support;
+mod verify_damage;

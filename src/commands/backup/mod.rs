@@ -2,12 +2,16 @@
 //!
 //! Here is what they share: which databases, which locks, and how the results of several become one.
 
+<<<<<<< HEAD
 use std::time::Duration;
 
+=======
+use crate::backup::prune::{self, Plan};
+>>>>>>> main
 use crate::backup::repository::{Repository, database_prefix};
 use crate::cli::{BackupArgs, BackupCommand};
 use crate::commands::{Context, Report, Silence, open};
-use crate::config::{self, Config, Overrides, Retention};
+use crate::config::{self, Config, Overrides};
 use crate::db::Target;
 use crate::db::advisory_lock::AdvisoryLock;
 use crate::exit::{Exit, Failure};
@@ -18,7 +22,7 @@ mod plan;
 mod retain;
 mod take;
 
-pub(in crate::commands) fn run(context: &Context, args: BackupArgs) -> anyhow::Result<Report> {
+pub(in crate::commands) fn run(context: &Context, args: &BackupArgs) -> anyhow::Result<Report> {
     let overrides = Overrides {
         compression: args.compression,
         jobs: args.jobs,
@@ -108,11 +112,21 @@ fn lock(
     let holder = format!("run {} of process {}", context.run, std::process::id());
     let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
     let Some(target) = target else { return Ok((file, None)) };
+<<<<<<< HEAD
     for _ in 0..LOCK_ATTEMPTS {
         if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
             return Ok((file, Some(lock)));
         }
         context.stop.sleep(LOCK_PAUSE)?;
+=======
+    if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
+        Ok((file, Some(lock)))
+    } else {
+        let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
+        let by = by.map_or(String::new(), |by| format!(" ({by})"));
+        let message = format!("another host is backing up {}{by}", target.describe());
+        Err(Failure::new(Exit::Locked, message).into())
+>>>>>>> main
     }
     let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
     let by = by.map_or(String::new(), |by| format!(" ({by})"));
@@ -120,11 +134,14 @@ fn lock(
     Err(Failure::new(Exit::Locked, message).into())
 }
 
-fn retention_of(config: &Config, repository: &Repository) -> Retention {
-    config
-        .repositories
-        .iter()
-        .find(|r| r.name == repository.name)
-        .map(|r| r.retention)
-        .unwrap_or_default()
+/// Looks at what a repository has of a database, and decides by the repository's retention.
+fn plan_of(
+    context: &Context,
+    config: &Config,
+    repository: &Repository,
+    database: &str,
+) -> anyhow::Result<Plan> {
+    let settings = config.repositories.iter().find(|r| r.name == repository.name);
+    let retention = settings.map(|r| r.retention).unwrap_or_default();
+    prune::plan(repository, database, retention, context.now, &context.stop)
 }

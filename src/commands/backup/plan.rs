@@ -2,8 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, for_each_database, retention_of};
-use crate::backup::prune;
+use super::{Outcome, for_each_database, plan_of};
 use crate::backup::take;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Config;
@@ -25,13 +24,7 @@ pub(super) fn plan_all(context: &Context, config: &Config) -> anyhow::Result<Rep
         );
         let mut places = Vec::new();
         for repository in &repositories {
-            let plan = prune::plan(
-                repository,
-                name,
-                retention_of(config, repository),
-                context.now,
-                &context.stop,
-            )?;
+            let plan = plan_of(context, config, repository, name)?;
             let free = repository.storage.free_bytes()?;
             let free_text = free.map_or(String::new(), |free| format!(", {} free", bytes(free)));
             writeln!(

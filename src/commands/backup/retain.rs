@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, for_each_database, lock, retention_of};
+use super::{Outcome, for_each_database, lock, plan_of};
 use crate::backup::manifest::Manifest;
-use crate::backup::prune::{self, Applied, Plan, Planned};
+use crate::backup::prune::{Applied, Plan, Planned};
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Config;
 use crate::exit::Exit;
@@ -22,13 +22,7 @@ pub(super) fn prune_all(
         let _lock = lock(context, config, None, name)?;
         let (mut text, mut json, mut failed) = (String::new(), Vec::new(), None);
         for repository in &repositories {
-            let plan = prune::plan(
-                repository,
-                name,
-                retention_of(config, repository),
-                context.now,
-                &context.stop,
-            )?;
+            let plan = plan_of(context, config, repository, name)?;
             writeln!(text, "{name} in {}:", repository.storage.place())?;
             let removed =
                 plan.backups.iter().filter(|p| !p.decision.keeps()).count() + plan.leftovers.len();
@@ -69,13 +63,7 @@ pub(super) fn list(context: &Context, config: &Config) -> anyhow::Result<Report>
     let report = for_each_database(context, config, |_, name, _| {
         let (mut text, mut json) = (String::new(), Vec::new());
         for repository in &repositories {
-            let plan = prune::plan(
-                repository,
-                name,
-                retention_of(config, repository),
-                context.now,
-                &context.stop,
-            )?;
+            let plan = plan_of(context, config, repository, name)?;
             writeln!(text, "{name} in {}:", repository.storage.place())?;
             text.push_str(&table(&plan).to_string());
             json.push(serde_json::json!({

@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 
 use super::retain::applied_json;
-use super::{Outcome, for_each_database, lock, retention_of};
+use super::{Outcome, for_each_database, lock, plan_of};
 use crate::backup::manifest::{Manifest, Scope};
-use crate::backup::prune::{self, Plan, Planned};
+use crate::backup::prune::{Plan, Planned};
 use crate::backup::repository::Repository;
 use crate::backup::retention::Condition;
 use crate::backup::shrink;
@@ -32,11 +32,11 @@ pub(super) fn back_up_all(
         let locked = advisory_lock.as_mut().is_none_or(|lock| {
             lock.check().inspect_err(|error| tracing::warn!("nothing is removed: {error}")).is_ok()
         });
-        let results = taken
+        let results: Vec<_> = taken
             .into_iter()
             .map(|taken| finish(context, config, name, taken, prune && locked))
             .collect();
-        Ok(summarize(context, name, results, began.elapsed().as_secs_f64()))
+        Ok(summarize(context, name, &results, began.elapsed().as_secs_f64()))
     })
 }
 
@@ -104,11 +104,10 @@ fn finish(context: &Context, config: &Config, name: &str, taken: Taken, prune: b
             };
         }
     };
-    let retention = retention_of(config, &repository);
     let mut suspicions = shrink::suspicions(&manifest, None, settings.shrink_percent);
     let mut pruned = serde_json::Value::Null;
     let mut problem = None;
-    match prune::plan(&repository, name, retention, crate::clock::now(), &context.stop) {
+    match plan_of(context, config, &repository, name) {
         Ok(plan) => {
             suspicions =
                 shrink::suspicions(&manifest, previous(&plan, &manifest), settings.shrink_percent);
@@ -166,7 +165,7 @@ fn previous<'a>(plan: &'a Plan, manifest: &Manifest) -> Option<&'a Manifest> {
     plan.backups.iter().find(before).and_then(|p| p.manifest.as_deref())
 }
 
-fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) -> Outcome {
+fn summarize(context: &Context, name: &str, results: &[Stored], seconds: f64) -> Outcome {
     let lost = results.iter().filter(|r| r.manifest.is_none()).count();
     let exit = if lost == results.len() {
         // It is nowhere: the reason decides, if it is the same everywhere.
@@ -195,7 +194,7 @@ fn summarize(context: &Context, name: &str, results: Vec<Stored>, seconds: f64) 
             writeln!(text, "{name}: NO BACKUP").ok();
         }
     }
-    for result in &results {
+    for result in results {
         let mark = if result.manifest.is_some() { "" } else { "FAILED: " };
         writeln!(text, "  {}: {mark}{}", result.repository, result.text).ok();
     }

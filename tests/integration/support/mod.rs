@@ -1,5 +1,7 @@
 //! What all integration tests stand on: an environment of their own, real servers, and the binary.
 
+pub(crate) mod broken;
+pub(crate) mod every_object;
 pub(crate) mod patient;
 pub(crate) mod proxy;
 pub(crate) mod running;
@@ -107,6 +109,12 @@ impl Run {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Asserts the exit status, when nothing else of the run matters.
+    #[track_caller]
+    pub(crate) fn ends_with(self, status: i32) {
+        let _run = self.expect(status);
     }
 
     /// Asserts the exit status, showing everything if it is another.

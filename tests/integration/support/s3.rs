@@ -38,7 +38,12 @@ impl S3 {
     /// Makes a bucket whose objects can be locked.
     pub(crate) fn bucket_with_lock(&self) -> String {
         let name = format!("locked-{}-{}", std::process::id(), unique());
-        stock(self.curl(&format!("/{name}")).args(["-X", "PUT", "-H", "x-amz-bucket-object-lock-enabled: true"]));
+        stock(self.curl(&format!("/{name}")).args([
+            "-X",
+            "PUT",
+            "-H",
+            "x-amz-bucket-object-lock-enabled: true",
+        ]));
         name
     }
 
@@ -62,9 +67,7 @@ impl S3 {
     /// Returns a signed request that fails unless it is answered with success.
     pub(crate) fn curl(&self, path: &str) -> Command {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
-        // curl before 8 does not sign the hash that the server expects to be signed.
-        command.args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--user"]);
+        command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user"]);
         command.arg(format!("{ACCESS_KEY}:{SECRET_KEY}")).arg(format!("{}{path}", self.endpoint));
         command
     }
@@ -74,7 +77,11 @@ impl S3 {
         let query = format!("list-type=2&prefix={}", prefix.replace('/', "%2F"));
         let answer = stock(&mut self.curl(&format!("/{bucket}?{query}")));
         assert!(answer.contains("<IsTruncated>false"), "more objects than a test should make");
-        answer.split("<Key>").skip(1).map(|rest| rest.split_once("</Key>").unwrap().0.to_owned()).collect()
+        answer
+            .split("<Key>")
+            .skip(1)
+            .map(|rest| rest.split_once("</Key>").unwrap().0.to_owned())
+            .collect()
     }
 
     /// Returns an object's content.
@@ -92,7 +99,14 @@ impl S3 {
     /// Writes an object.
     pub(crate) fn put(&self, bucket: &str, key: &str, content: &[u8]) {
         let mut command = self.curl(&format!("/{bucket}/{key}"));
-        command.args(["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", "@-"]);
+        command.args([
+            "-X",
+            "PUT",
+            "-H",
+            "Content-Type: application/octet-stream",
+            "--data-binary",
+            "@-",
+        ]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(content).unwrap();
         let output = child.wait_with_output().unwrap();

@@ -1,0 +1,71 @@
+# Two commands do everything on a Debian or Ubuntu machine that has Rust: `make demo` and `make test`.
+# They install what they miss (apt). `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+CARGO ?= cargo
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+PREFIX ?= /usr/local
+# The majors that the tests need beside the distribution's own.
+MAJORS := 17 18
+# Seconds per target of `make fuzz`.
+FUZZ_SECONDS ?= 30
+# Unit tests that start servers; tests/tidy.rs knows when one is missing here.
+WITH_SERVERS := storage::s3 db::advisory_lock db::connection db::programs db::throwaway
+
+.PHONY: help demo test check lint bench build install deps deny fuzz
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Back up and verify a sample database on a throwaway server (keeps opsctl-demo/)
+	@scripts/install-deps.sh demo
+	@$(MAKE) build
+	@$(TARGET_DIR)/release/opsctl demo --dir opsctl-demo
+
+test: ## Lint, then all tests against real PostgreSQL and S3 servers
+	@scripts/install-deps.sh test
+	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
+	@$(MAKE) lint
+	$(CARGO) test --locked --no-fail-fast
+
+check: ## What needs no server: formatting, clippy, unit tests and the rules about the tree
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) test --locked --lib --test tidy -- $(WITH_SERVERS:%=--skip %)
+
+lint: ## Formatting, clippy, documentation, and the rules about the tree
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) test --locked --quiet --test tidy
+
+bench: ## Measure beside pg_dump on a database of 2.2 GiB, local and S3 (about 20 minutes)
+	@scripts/install-deps.sh bench
+	@$(MAKE) build
+	@bin=$$(scripts/install-postgres.sh 17 | tail -n 1); \
+	OPSCTL=$(TARGET_DIR)/release/opsctl ZSTD_PG_BIN=$${ZSTD_PG_BIN:-$$bin} bench/with-s3.sh bench/run.sh
+
+build: ## Build target/release/opsctl
+	$(CARGO) build --locked --release
+
+install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
+	install -D -m 755 $(TARGET_DIR)/release/opsctl $(DESTDIR)$(PREFIX)/bin/opsctl
+
+deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
+	@scripts/install-deps.sh $(or $(FOR),test)
+	@[ "$(or $(FOR),test)" = demo ] || for major in $(MAJORS); do scripts/install-postgres.sh $$major; done
+
+deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
+	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+fuzz: ## Fuzz every parser of foreign bytes for FUZZ_SECONDS each (needs nightly and cargo-fuzz)
+	@command -v cargo-fuzz >/dev/null || { echo "make fuzz: cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
+	@for target in $$($(CARGO) +nightly fuzz list); do \
+		echo "fuzzing $$target for $(FUZZ_SECONDS) s"; \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=2048; \
+	done

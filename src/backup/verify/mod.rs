@@ -1,0 +1,236 @@
+//! Verifying a backup: everything in its repository is read back and compared with the manifest.
+//!
+//! What is looked at is what the storage gives, never a local copy. Damage is a finding, and all of it is
+//! found; that the storage cannot be reached is an error. Whether the backup restores is not asked here.
+//!
+//! `chunks.rs` reads the artifacts, `listing.rs` asks what pg_restore will make of the table of contents.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Context as _;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use indicatif::ProgressBar;
+
+use crate::backup::manifest::{Contents, Detail, MANIFEST, Manifest};
+use crate::backup::publish::sums;
+use crate::backup::repository::{Folder, LEASE, Repository, SUMS, VERIFICATIONS};
+use crate::clock::Moment;
+use crate::encryption::Identities;
+use crate::environment::Environment;
+use crate::stop::Stop;
+use crate::storage::{self, Overwrite};
+
+mod chunks;
+mod findings;
+mod listing;
+
+pub(crate) use findings::Finding;
+use findings::Findings;
+
+/// What verification needs to know.
+pub(crate) struct Request<'a> {
+    pub(crate) repository: &'a Repository,
+    pub(crate) folder: &'a Folder,
+    /// Private keys, for an encrypted backup to be looked into.
+    pub(crate) identities: Option<&'a Identities>,
+    pub(crate) bin_dir: Option<&'a std::path::Path>,
+    pub(crate) environment: &'a Environment,
+    pub(crate) jobs: usize,
+    pub(crate) progress: &'a ProgressBar,
+    pub(crate) stop: &'a Stop,
+}
+
+/// The result of a verification, as it is reported and stored.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Verification {
+    /// When it ended.
+    pub(crate) at: Moment,
+    pub(crate) backup: String,
+    pub(crate) repository: String,
+    /// Was everything as it should be?
+    pub(crate) good: bool,
+    /// `artifacts`: everything was read, decompressed and counted. `stored`: sizes and SHA-256 of what is
+    /// stored, because no identity was given to decrypt it.
+    pub(crate) depth: &'static str,
+    /// By which versions it was looked at.
+    pub(crate) opsctl: &'static str,
+    pub(crate) pg_restore: Option<String>,
+    pub(crate) artifacts: u64,
+    pub(crate) chunks: u64,
+    pub(crate) rows: u64,
+    pub(crate) stored_bytes: u64,
+    /// What was found, in no particular order; at most some hundreds.
+    pub(crate) findings: Vec<Finding>,
+    /// How many more there were.
+    pub(crate) findings_not_listed: u64,
+}
+
+/// Reads a whole backup back and compares it with its manifest.
+pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
+    let findings = Findings::default();
+    let mut result = Verification {
+        at: crate::clock::now(),
+        backup: request.folder.id.to_string(),
+        repository: request.repository.name.clone(),
+        good: false,
+        depth: "artifacts",
+        opsctl: env!("CARGO_PKG_VERSION"),
+        pg_restore: None,
+        artifacts: 0,
+        chunks: 0,
+        rows: 0,
+        stored_bytes: 0,
+        findings: Vec::new(),
+        findings_not_listed: 0,
+    };
+    match request.repository.manifest(request.folder)? {
+        None => findings.add(
+            None,
+            None,
+            format!("there is no `{MANIFEST}`: the backup was never completed"),
+        ),
+        Some(Err(error)) => findings.add(None, None, error.to_string()),
+        Some(Ok((manifest, json))) => look(request, &manifest, &json, &findings, &mut result)?,
+    }
+    result.at = crate::clock::now();
+    (result.findings, result.findings_not_listed) = findings.into_sorted();
+    result.good = result.findings.is_empty();
+    Ok(result)
+}
+
+/// Stores the result beside the backup; nothing is ever overwritten. Where there is no backup, not even the
+/// rest of one, nothing is stored: it would look like what a crashed run left.
+pub(crate) fn record(
+    repository: &Repository,
+    folder: &Folder,
+    result: &Verification,
+) -> anyhow::Result<()> {
+    if repository.storage.list(&format!("{}/", folder.path()))?.is_empty() {
+        return Ok(());
+    }
+    let name = format!("{VERIFICATIONS}{}.json", result.at.format("%Y%m%dT%H%M%S%.6fZ"));
+    let json = serde_json::to_vec_pretty(result)?;
+    let put = repository.storage.put(&folder.key(&name)?, json.into(), Overwrite::Refuse);
+    put.context("failed to record the verification")
+}
+
+fn look(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    json: &[u8],
+    findings: &Findings,
+    result: &mut Verification,
+) -> anyhow::Result<()> {
+    if manifest.id != request.folder.id {
+        findings.add(None, None, format!("the manifest is that of backup {}", manifest.id));
+    }
+    if manifest.totals.tables == 0 && !manifest.scope.schema_only {
+        findings.add(None, None, "there is no table in it: an empty dump is no good backup");
+    }
+    let missing = check_presence(request, manifest, findings)?;
+    check_sums(request, manifest, json, findings)?;
+    let detail = match (&manifest.contents, request.identities) {
+        (Contents::Open(detail), _) => Some(detail.clone()),
+        (Contents::Sealed(sealed), Some(identities)) => unseal(manifest, sealed, identities)
+            .inspect_err(|error| {
+                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"));
+            })
+            .ok(),
+        (Contents::Sealed(_), None) => None,
+    };
+    if manifest.is_encrypted() && request.identities.is_none() {
+        result.depth = "stored";
+    }
+    let reader = chunks::Reader { request, manifest, findings, missing: &missing };
+    let toc = chunks::read_chunks(&reader, detail.as_ref())?;
+    if let Some(toc) = toc {
+        listing::check_toc(manifest, &toc, findings);
+        result.pg_restore = Some(listing::list_toc(request, manifest, &toc, findings)?);
+    }
+    result.artifacts = manifest.artifacts.len() as u64;
+    result.chunks = manifest.artifacts.iter().map(|a| a.chunks.len() as u64).sum();
+    result.rows = manifest.totals.rows;
+    result.stored_bytes = manifest.totals.stored_bytes;
+    Ok(())
+}
+
+/// Decrypts what the manifest says of the content.
+pub(crate) fn unseal(
+    manifest: &Manifest,
+    sealed: &str,
+    identities: &Identities,
+) -> anyhow::Result<Detail> {
+    let sealed = BASE64_STANDARD.decode(sealed)?;
+    let detail: Detail = serde_json::from_slice(&identities.decrypt(&sealed)?)?;
+    manifest.check_detail(&detail).map_err(anyhow::Error::msg)?;
+    Ok(detail)
+}
+
+/// Compares the listing with the manifest: what is missing, of another size, or should not be there.
+///
+/// Returns the names of what is missing, so that each is reported once.
+fn check_presence(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    findings: &Findings,
+) -> anyhow::Result<BTreeSet<String>> {
+    let mut missing = BTreeSet::new();
+    let prefix = format!("{}/", request.folder.path());
+    let listed = request.repository.storage.list(&prefix)?;
+    let mut sizes: BTreeMap<&str, u64> = listed
+        .iter()
+        .filter_map(|o| Some((o.key.as_str().strip_prefix(&prefix)?, o.size)))
+        .collect();
+    for (name, size, _) in manifest.objects() {
+        match sizes.remove(name) {
+            None => {
+                findings.add(Some(name), None, "is missing");
+                missing.insert(name.to_owned());
+            }
+            Some(found) if found != size => {
+                findings.add(
+                    Some(name),
+                    None,
+                    format!("has {found} bytes where the manifest says {size}"),
+                );
+            }
+            Some(_) => {}
+        }
+    }
+    for name in sizes
+        .keys()
+        .filter(|name| ![MANIFEST, SUMS, LEASE].contains(name) && !name.starts_with(VERIFICATIONS))
+    {
+        findings.add(Some(name), None, "is not in the manifest: it does not belong to this backup");
+    }
+    Ok(missing)
+}
+
+/// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself.
+fn check_sums(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    json: &[u8],
+    findings: &Findings,
+) -> anyhow::Result<()> {
+    let expected = sums(manifest, json);
+    match request.repository.storage.get(&request.folder.key(SUMS)?, 1 << 30) {
+        Ok(found) if found == expected.as_bytes() => {}
+        Ok(_) => findings.add(
+            Some(SUMS),
+            None,
+            format!("does not agree with `{MANIFEST}`: one of the two was changed"),
+        ),
+        Err(error) => is_damage(error).map(|what| findings.add(Some(SUMS), None, what))?,
+    }
+    Ok(())
+}
+
+/// Says what a storage error tells of the backup, or returns it if it tells nothing.
+fn is_damage(error: storage::Error) -> anyhow::Result<String> {
+    match error {
+        storage::Error::NotFound { .. } => Ok("is missing".to_owned()),
+        storage::Error::Corrupt { what, .. } => Ok(what),
+        other => Err(other.into()),
+    }
+}
