@@ -55,13 +55,20 @@ fn password_in_authority(text: &str) -> Option<std::ops::Range<usize>> {
     Some(colon + 1..at_sign)
 }
 
-/// Finds the value of the next `password=` (also `sslpassword=`) from `from` on, quoted or not.
+/// Finds the value of the next `password=` (also `sslpassword=` and what looks like a slip of the pen, such as
+/// `passwd=`, but not `passfile=`) from `from` on, quoted or not.
 fn password_value(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let lower = text.to_ascii_lowercase();
     let mut at = from;
     loop {
-        at += lower.get(at..)?.find("password")? + "password".len();
+        at += lower.get(at..)?.find("pass")? + "pass".len();
+        let ending = lower[at..].bytes().take_while(|b| b.is_ascii_alphabetic() || *b == b'_').count();
+        let is_file = &lower[at..at + ending] == "file";
+        at += ending;
         let rest = text[at..].trim_start();
+        if is_file {
+            continue;
+        }
         let Some(value) = rest.strip_prefix('=').map(str::trim_start) else { continue };
         let start = text.len() - value.len();
         let length = match value.strip_prefix('\'') {
@@ -104,6 +111,7 @@ mod tests {
         check(r"host=h password = 'ge \' heim' user=u", "host=h password = *** user=u");
         check("host=h passfile=/x dbname=password", "host=h passfile=/x dbname=password");
         check("sslpassword=a password=b", "sslpassword=*** password=***");
+        check("postgresql://h/d?passwort=a&Passwd=b", "postgresql://h/d?passwort=***&Passwd=***");
     }
 
     #[test]

@@ -12,11 +12,15 @@
 )]
 
 mod backup;
+mod cli;
+mod exit_statuses;
 mod faults;
 mod kill;
 mod locks;
 mod restore_by_stock_tools;
 mod s3_faults;
+mod secrets;
+mod tls;
 mod signals;
 mod support;
 mod verify_damage;

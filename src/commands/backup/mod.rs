@@ -2,12 +2,9 @@
 //!
 //! Here is what they share: which databases, which locks, and how the results of several become one.
 
-<<<<<<< HEAD
 use std::time::Duration;
 
-=======
 use crate::backup::prune::{self, Plan};
->>>>>>> main
 use crate::backup::repository::{Repository, database_prefix};
 use crate::cli::{BackupArgs, BackupCommand};
 use crate::commands::{Context, Report, Silence, open};
@@ -112,21 +109,11 @@ fn lock(
     let holder = format!("run {} of process {}", context.run, std::process::id());
     let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
     let Some(target) = target else { return Ok((file, None)) };
-<<<<<<< HEAD
     for _ in 0..LOCK_ATTEMPTS {
         if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
             return Ok((file, Some(lock)));
         }
         context.stop.sleep(LOCK_PAUSE)?;
-=======
-    if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
-        Ok((file, Some(lock)))
-    } else {
-        let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
-        let by = by.map_or(String::new(), |by| format!(" ({by})"));
-        let message = format!("another host is backing up {}{by}", target.describe());
-        Err(Failure::new(Exit::Locked, message).into())
->>>>>>> main
     }
     let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
     let by = by.map_or(String::new(), |by| format!(" ({by})"));

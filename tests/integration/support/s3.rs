@@ -67,7 +67,9 @@ impl S3 {
     /// Returns a signed request that fails unless it is answered with success.
     pub(crate) fn curl(&self, path: &str) -> Command {
         let mut command = Command::new("curl");
-        command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user"]);
+        command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
+        // Without it curl 7.88 signs another body than it sends.
+        command.args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--user"]);
         command.arg(format!("{ACCESS_KEY}:{SECRET_KEY}")).arg(format!("{}{path}", self.endpoint));
         command
     }
