@@ -18,7 +18,10 @@ pub(crate) enum Error {
     /// Encryption failed.
     #[error("failed to encrypt")]
     Encrypt(#[source] anyhow::Error),
-    /// No identity fits, or the bytes are not what was encrypted.
+    /// No identity fits any of the recipients.
+    #[error("no identity that was given fits")]
+    NoIdentity,
+    /// The bytes are not what was encrypted.
     #[error("failed to decrypt")]
     Decrypt(#[source] anyhow::Error),
 }
@@ -84,7 +87,10 @@ impl Identities {
     pub(crate) fn decrypt(&self, stored: &[u8]) -> Result<Vec<u8>, Error> {
         let decryptor = age::Decryptor::new(stored).map_err(|e| Error::Decrypt(e.into()))?;
         let identities = self.0.iter().map(|i| &**i as &dyn age::Identity);
-        let mut reader = decryptor.decrypt(identities).map_err(|e| Error::Decrypt(e.into()))?;
+        let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
+            age::DecryptError::NoMatchingKeys => Error::NoIdentity,
+            other => Error::Decrypt(other.into()),
+        })?;
         let mut plain = Vec::with_capacity(stored.len());
         reader.read_to_end(&mut plain).map_err(|e| Error::Decrypt(e.into()))?;
         Ok(plain)
@@ -103,7 +109,7 @@ mod tests {
         let stored = recipients.encrypt(&plain).unwrap();
         let identities = |i: age::x25519::Identity| Identities(vec![Box::new(i)]);
         assert_eq!(identities(key.clone()).decrypt(&stored).unwrap(), plain);
-        assert!(identities(other).decrypt(&stored).is_err());
+        assert!(matches!(identities(other).decrypt(&stored), Err(Error::NoIdentity)));
         assert!(identities(key).decrypt(&stored[..stored.len() - 1]).is_err());
     }
 

@@ -51,9 +51,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<encryption::Error>() {
         return Some(match error {
-            encryption::Error::Recipient(..) | encryption::Error::Identities(..) => {
-                Exit::Configuration
-            }
+            encryption::Error::Recipient(..)
+            | encryption::Error::Identities(..)
+            | encryption::Error::NoIdentity => Exit::Configuration,
             encryption::Error::Encrypt(..) | encryption::Error::Decrypt(..) => Exit::Failed,
         });
     }

@@ -1,4 +1,125 @@
-//! opsctl.
+//! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
+//! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
+//! backups and proves that what lies in their repositories is what was dumped. This page is the map.
+//!
+//! # Promises
+//!
+//! 1. Proof, not hope: what is claimed was compared, and the evidence is stored beside the backup.
+//! 2. Stock tools can read all that opsctl writes: `pg_restore`, `gunzip`, `zstd`, `age`, `sha256sum`, `jq`.
+//! 3. Nothing is removed before what replaces it is proven.
+//! 4. Nothing fails silently: an exit status, one line on stderr, and success is never inferred.
+//! 5. Bounded by construction: memory, chunk sizes and waits have limits that do not grow with the data.
+//! 6. Secrets never appear in the arguments of a child, in a log, an error or a report.
+//!
+//! # Words
+//!
+//! One word per idea, in code, help, documents and messages alike.
+//!
+//! | word | means | not called |
+//! |---|---|---|
+//! | run | one invocation: id, start, lock, deadline, log, report, exit status | job |
+//! | database | one PostgreSQL database that opsctl looks after | instance |
+//! | repository | where backups live: a directory, or a prefix in an S3 bucket | bucket, vault |
+//! | storage | a place that holds bytes under keys; a repository sits on one | backend, driver |
+//! | backup | the state of one database at one moment, known by its id | dump; a snapshot is PostgreSQL's |
+//! | artifact | one file of a backup as stock tools see it: a table's rows, the table of contents, the globals | blob |
+//! | chunk | a piece of an artifact that decompresses by itself: one gzip member or one zstd frame | part, block |
+//! | manifest | what a backup consists of: artifacts, chunks, sizes, SHA-256, rows, digests, versions | metadata, index |
+//! | digest | the order-independent fingerprint of a table's rows | checksum: that is the SHA-256 of bytes |
+//! | lease | the note by which a run says that it is at work in a backup's folder | lock |
+//! | leftover | a folder without manifest at which nobody is at work any more | orphan |
+//! | verification | reading a whole backup back and comparing it; and the record of that | check |
+//! | finding | one thing that a verification found not as it should be | problem |
+//! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
+//! | report | what a run says at its end on stdout, as text or JSON | output |
+//!
+//! # Layers
+//!
+//! Imports point down only; `tests/tidy.rs` has this picture as a table and checks it.
+//!
+//! ```text
+//! run                      one invocation from arguments to exit status; the one place that ends a run
+//! commands/*               thin: read, plan, apply, report; they do not import each other
+//! cli, failure             what can be typed; which error has which exit status and hint
+//! backup/                  what the commands are about:
+//!   take verify prune        the stories, from beginning to end
+//!   description copy sink    pg_dump's word on what there is; rows out of the server; chunks into repositories
+//!   repository lease         names and folders; who is at work in them
+//!   manifest toc rows plan retention shrink notes
+//!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
+//! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration file, no command
+//! config/                  file, environment and flags, merged and checked once; only values leave it
+//! compression encryption lock log id stop exit environment secret clock text
+//! ```
+//!
+//! Threads with bounded queues, not async: the `postgres` crate blocks, and `rust-s3`'s tokio is driven from
+//! one small runtime inside `storage/s3`. The reasons for this and for other choices that would be costly to
+//! reverse are in `docs/decisions/`.
+//!
+//! # A run
+//!
+//! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
+//! its part of the report → report on stdout → exit status. stdout carries the report and nothing else
+//! (`--json`: one document, errors included); stderr carries the log. A [`stop::Stop`] tells everything that
+//! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. [`exit`]
+//! has the table of statuses, [`failure`] decides which error has which.
+//!
+//! # A backup in its repository
+//!
+//! ```text
+//! <repository>/<database>/<backup id>/
+//!     lease.json            while a run is at work here; removed when the backup is complete
+//!     toc.dat               as pg_dump's directory format has it
+//!     <dump id>.dat.gz      one table's rows: gzip members (or .zst frames), each one chunk
+//!     blobs.toc, blob_*.dat.gz
+//!     globals.sql           roles and tablespaces
+//!     RESTORE.md            how to restore this very backup with stock tools
+//!     SHA256SUMS            every object, as sha256sum reads it
+//!     manifest.json         written last: a backup exists when its manifest does; removed first
+//!     verifications/<time>.json     added by verify-backup; nothing is ever overwritten
+//! ```
+//!
+//! In a directory the chunks of an artifact stand in one file, so that stock `pg_restore` reads it as it is.
+//! In S3, and wherever chunks are encrypted, each chunk is an object of its own: `cat` joins them.
+//! `docs/formats.md` has every name and field, for programs other than this one.
+//!
+//! How one is taken: a transaction exports its snapshot; `pg_dump -Fc --snapshot` writes the table of contents
+//! into a pipe and is left waiting there, holding its locks; workers join the snapshot and copy tables, or ranges of
+//! pages of one table, with `COPY … TO STDOUT`; rows are counted and summed up on the way, compressed chunk by
+//! chunk, and each chunk is written once to all repositories; when everything is stored, `SHA256SUMS` and the
+//! manifest follow.
+//!
+//! # What always holds, and the test that guards it
+//!
+//! | invariant | guarded by |
+//! |---|---|
+//! | the digest is the documented one and knows no order | `the_digest_is_the_documented_one`, `neither_order_nor_pieces_matter` |
+//! | a row is copied by exactly one task | `every_page_is_in_exactly_one_range` |
+//! | a manifest that contradicts itself, or of another version, is refused | `refuses_contradictions`, `refuses_a_future_version_before_anything_else` |
+//! | the documents list every field that is stored | `the_document_lists_every_field` |
+//! | a table of contents is pg_dump's own, byte for byte where the formats agree | `a_custom_toc_becomes_a_directory_toc` |
+//! | a chunk that was cut or changed is noticed, and cannot fill the memory | `notices_a_flipped_bit_or_a_cut`, `refuses_more_than_the_limit_and_anything_behind_the_end` |
+//! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
+//! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
+//! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
+//! | an answer of the storage that says success and is none is not believed | `a_success_that_is_none_is_not_believed`, `a_wrong_etag_is_corruption_and_the_object_is_taken_back` |
+//! | a lock file is never unlinked | `the_second_is_told_of_the_first_and_the_file_stays` |
+//! | a child sees the environment that was stated for it, and no password is in its arguments | `children_see_only_the_stated_environment`, `children_connect_and_show_no_password` |
+//! | TLS that was asked for is never given up | `each_mode_verifies_as_much_as_it_says`, `weak_modes_try_the_other_way_and_strong_ones_do_not` |
+//! | a secret shows itself nowhere | `never_shows_itself`, `redacts_urls_and_keywords`, `messages_quote_no_value` |
+//! | every wait ends at an interruption | `an_interruption_ends_every_wait`, `a_stop_cancels_the_statement` |
+//! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
+//!
+//! # How to add a command
+//!
+//! 1. A variant of `cli::Command`, with its help and the exit statuses at the end of it.
+//! 2. `commands/<name>.rs` in the common shape: read the configuration, open what is needed, plan, apply, report.
+//!    What it is about goes into a module of its own below the commands, decisions apart from the I/O.
+//! 3. An arm in `commands::dispatch`.
+//! 4. `runbooks/<name>.md` (Symptom, Check, Act, Verify, Escalate) and a line in `crontab.example`.
+//! 5. `tests/integration/<name>.rs`, which runs the binary against real servers.
+//!
+//! Five names, one word. The compiler asks for the first three, `tests/tidy.rs` for the rest.
 
 mod backup;
 mod child;

@@ -19,3 +19,5 @@ pub(crate) mod verify;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod documented;

@@ -39,7 +39,9 @@ impl Draft<'_> {
             self.request.stop.check()?;
             Ok(repository.storage.put(&folder.key(name)?, content.into(), Overwrite::Refuse)?)
         };
-        let text = notes::notes(&manifest, &repository.storage.place(), folder.path()).into_bytes();
+        let encoding = self.snapshot.encoding;
+        let text = notes::notes(&manifest, &repository.address, folder.path(), encoding);
+        let text = text.into_bytes();
         manifest.artifacts.push(notes_artifact(&text, manifest.layout));
         manifest.totals = manifest.sums();
         put(notes::NOTES, text)?;

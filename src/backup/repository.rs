@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use crate::backup::lease::Lease;
 use crate::backup::manifest::{self, Layout, MANIFEST, Manifest};
+use crate::backup::notes::Address;
 use crate::clock::Moment;
 use crate::encryption::Recipients;
 use crate::id::RunId;
@@ -30,6 +31,8 @@ pub(crate) struct Repository {
     /// Its name in the configuration.
     pub(crate) name: String,
     pub(crate) storage: Shared,
+    /// Where stock tools find it.
+    pub(crate) address: Address,
     /// How new backups are laid out.
     pub(crate) layout: Layout,
     /// Whom new backups are encrypted for.

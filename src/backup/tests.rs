@@ -5,6 +5,7 @@ use std::sync::Arc;
 use indicatif::ProgressBar;
 
 use crate::backup::manifest::{Layout, Scope};
+use crate::backup::notes::Address;
 use crate::backup::prune;
 use crate::backup::repository::{Folder, Found, Repository};
 use crate::backup::take::{self, Request};
@@ -41,7 +42,14 @@ impl Scene {
     }
 
     fn repository(storage: Shared, layout: Layout) -> Repository {
-        Repository { name: "r".to_owned(), storage, layout, recipients: None, lock_days: None }
+        Repository {
+            name: "r".to_owned(),
+            storage,
+            address: Address::Directory("/nowhere".to_owned()),
+            layout,
+            recipients: None,
+            lock_days: None,
+        }
     }
 
     /// Takes a backup; returns its id and whether the run would have called it a success.

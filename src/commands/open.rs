@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use crate::backup::manifest::Layout;
+use crate::backup::notes::Address;
 use crate::backup::repository::Repository;
 use crate::commands::Context;
 use crate::config::{self, Location};
@@ -20,15 +21,32 @@ pub(super) fn repository(
 ) -> anyhow::Result<Repository> {
     let open = || -> anyhow::Result<Repository> {
         let recipients = Recipients::parse(&config.recipients)?;
-        let (storage, joins, lock_days): (Shared, bool, Option<u32>) = match &config.location {
-            Location::Directory(path) => (Arc::new(local::Local::open(path.clone())), true, None),
+        let (storage, address, lock_days): (Shared, Address, Option<u32>) = match &config.location {
+            Location::Directory(path) => {
+                let address = Address::Directory(path.display().to_string());
+                (Arc::new(local::Local::open(path.clone())), address, None)
+            }
             Location::S3(settings) => {
+                let url = ["s3:/", &settings.bucket, &settings.prefix].join("/");
+                let address = Address::S3 {
+                    url: url.trim_end_matches('/').to_owned(),
+                    region: settings.region.clone(),
+                    endpoint: settings.endpoint.clone(),
+                };
                 let lock_days = settings.object_lock.map(|lock| lock.days);
-                (Arc::new(s3::S3::open(settings, &context.abort)?), false, lock_days)
+                (Arc::new(s3::S3::open(settings, &context.abort)?), address, lock_days)
             }
         };
-        let layout = if joins && recipients.is_none() { Layout::Joined } else { Layout::Objects };
-        Ok(Repository { name: config.name.clone(), storage, layout, recipients, lock_days })
+        let joins = matches!(address, Address::Directory(_)) && recipients.is_none();
+        let layout = if joins { Layout::Joined } else { Layout::Objects };
+        Ok(Repository {
+            name: config.name.clone(),
+            storage,
+            address,
+            layout,
+            recipients,
+            lock_days,
+        })
     };
     open().with_context(|| format!("repository `{}` cannot be used", config.name))
 }

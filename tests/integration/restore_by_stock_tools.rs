@@ -12,11 +12,12 @@ use crate::support::{Cluster, Sandbox, stock};
 
 /// Backs every object up with `options`, restores it with `jobs`, and compares.
 fn restores_every_object(every: &EveryObject, options: &[&str], restore_options: &[&str]) {
-    let sandbox = Sandbox::new(&every.cluster.url(&every.database));
+    let sandbox = every.sandbox("");
     {
         let _alone = every.alone();
         sandbox.run(&[&["backup", "--jobs", "8"], options].concat()).ends_with(0);
     }
+    sandbox.run(&["verify-backup"]).ends_with(0);
     let folder = only_backup(&sandbox.path("backups"));
     let restored = restore(&every.cluster, &folder, restore_options);
     every.assert_equals(&restored);

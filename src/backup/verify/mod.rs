@@ -15,8 +15,9 @@ use crate::backup::manifest::{Contents, Detail, MANIFEST, Manifest};
 use crate::backup::publish::sums;
 use crate::backup::repository::{Folder, LEASE, Repository, SUMS, VERIFICATIONS};
 use crate::clock::Moment;
-use crate::encryption::Identities;
+use crate::encryption::{self, Identities};
 use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 use crate::storage::{self, Overwrite};
 
@@ -128,14 +129,26 @@ fn look(
         findings.add(None, None, "there is no table in it: an empty dump is no good backup");
     }
     let missing = check_presence(request, manifest, findings)?;
-    check_sums(request, manifest, json, findings)?;
+    let as_written = check_sums(request, manifest, json, findings)?;
     let detail = match (&manifest.contents, request.identities) {
         (Contents::Open(detail), _) => Some(detail.clone()),
-        (Contents::Sealed(sealed), Some(identities)) => unseal(manifest, sealed, identities)
-            .inspect_err(|error| {
-                findings.add(None, None, format!("the sealed contents cannot be read: {error:#}"));
-            })
-            .ok(),
+        (Contents::Sealed(sealed), Some(identities)) => {
+            match unseal(manifest, sealed, identities) {
+                Ok(detail) => Some(detail),
+                // A manifest as it was written says that the key is wrong, and not the backup.
+                Err(error) if as_written && is_wrong_key(&error) => {
+                    let id = &manifest.id;
+                    let message = format!("no identity that was given decrypts backup {id}");
+                    let hint = format!("It is encrypted for {}.", manifest.recipients.join(", "));
+                    return Err(Failure::new(Exit::Configuration, message).hint(hint).into());
+                }
+                Err(error) => {
+                    let what = format!("the sealed contents cannot be read: {error:#}");
+                    findings.add(None, None, what);
+                    None
+                }
+            }
+        }
         (Contents::Sealed(_), None) => None,
     };
     if manifest.is_encrypted() && request.identities.is_none() {
@@ -164,6 +177,10 @@ pub(crate) fn unseal(
     let detail: Detail = serde_json::from_slice(&identities.decrypt(&sealed)?)?;
     manifest.check_detail(&detail).map_err(anyhow::Error::msg)?;
     Ok(detail)
+}
+
+fn is_wrong_key(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(encryption::Error::NoIdentity))
 }
 
 /// Compares the listing with the manifest: what is missing, of another size, or should not be there.
@@ -206,16 +223,17 @@ fn check_presence(
     Ok(missing)
 }
 
-/// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself.
+/// Compares `SHA256SUMS` with what the manifest says; it covers the manifest itself. Do they
+/// agree?
 fn check_sums(
     request: &Request<'_>,
     manifest: &Manifest,
     json: &[u8],
     findings: &Findings,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let expected = sums(manifest, json);
     match request.repository.storage.get(&request.folder.key(SUMS)?, 1 << 30) {
-        Ok(found) if found == expected.as_bytes() => {}
+        Ok(found) if found == expected.as_bytes() => return Ok(true),
         Ok(_) => findings.add(
             Some(SUMS),
             None,
@@ -223,7 +241,7 @@ fn check_sums(
         ),
         Err(error) => is_damage(error).map(|what| findings.add(Some(SUMS), None, what))?,
     }
-    Ok(())
+    Ok(false)
 }
 
 /// Says what a storage error tells of the backup, or returns it if it tells nothing.

@@ -1,3 +1,5 @@
+//! Connecting to a real server in every way, and being told why when it fails.
+
 use std::io::Read;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

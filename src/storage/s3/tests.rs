@@ -1,3 +1,5 @@
+//! The S3 storage against a real server, and against one whose answers are spoilt on the way.
+
 use std::path::PathBuf;
 use std::time::Instant;
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::{Cluster, installed, other_major, stock, unique};
+use super::{Cluster, Sandbox, installed, other_major, stock, unique};
 
 /// A server with the fixture's extension, and on it a database with every kind of object.
 pub(crate) struct EveryObject {
@@ -57,6 +57,16 @@ impl EveryObject {
         let has = "SELECT count(*) FROM pg_extension WHERE extname = 'opsctl_fixture'";
         assert_eq!(cluster.sql(&database, has), "1", "the fixture's extension was not found");
         EveryObject { cluster, database, content: OnceLock::new(), in_use: Mutex::default() }
+    }
+
+    /// Returns a sandbox whose configuration names the database and its server's programs, and `repositories`.
+    pub(crate) fn sandbox(&self, repositories: &str) -> Sandbox {
+        let mut sandbox = Sandbox::new("unused");
+        sandbox.unset("DATABASE_URL").unset("OPSCTL_REPOSITORY");
+        let (url, bin_dir) = (self.cluster.url(&self.database), self.cluster.bin_dir.display());
+        let database = format!("[database]\nurl = \"{url}\"\nbin_dir = \"{bin_dir}\"\n");
+        sandbox.write("opsctl.toml", &(database + repositories));
+        sandbox
     }
 
     /// Waits for the right to back the database up: two runs at once are refused.
