@@ -31,7 +31,8 @@ fn check_json(sandbox: &Sandbox, status: i32, args: &[&str], says: &str) {
     let run = sandbox.run(args);
     assert_eq!(run.status, status, "{args:?}: {run:#?}");
     check_log(&run);
-    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run:#?}"));
+    let report: serde_json::Value =
+        serde_json::from_str(&run.stdout).unwrap_or_else(|e| panic!("{e}: {run:#?}"));
     assert_eq!(report["exit"], status, "{args:?}: {report:#}");
     assert!(report["run"].is_string() && report["command"].is_string(), "{report:#}");
     let message = report["error"]["message"].as_str().unwrap_or(&run.stdout).to_owned();
@@ -43,7 +44,8 @@ fn check_json_log(sandbox: &Sandbox, status: i32, args: &[&str], says: &str) {
     assert_eq!(run.status, status, "{args:?}: {run:#?}");
     let mut messages = Vec::new();
     for line in run.stderr.lines() {
-        let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let event: serde_json::Value =
+            serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert!(event["at"].is_string() && event["run"].is_string(), "{line}");
         if event["level"] != "info" {
             messages.push(event["message"].as_str().unwrap().to_owned());
@@ -98,12 +100,19 @@ fn a_wrong_configuration_is_10() {
         ("[database]\nurl = \"a\"\n[databases.b]\nurl = \"c\"\n", "opsctl.toml"),
     ] {
         sandbox.write("opsctl.toml", text);
-        for args in [&["backup"][..], &["backup", "list"], &["backup", "prune"], &["verify-backup"], &["config", "check"], &["config", "show"]] {
+        for args in [
+            &["backup"][..],
+            &["backup", "list"],
+            &["backup", "prune"],
+            &["verify-backup"],
+            &["config", "check"],
+            &["config", "show"],
+        ] {
             fails(&sandbox, 10, args, says);
         }
     }
     std::fs::remove_file(sandbox.path("opsctl.toml")).unwrap();
-    fails(&sandbox, 10, &["backup", "--repository", "s3://"], "s3://");
+    fails(&sandbox, 10, &["backup", "--repository", "s3://"], "bucket's name");
     fails(&sandbox, 10, &["backup", "--database", "a=b"], "--database");
     sandbox.set("OPSCTL_JOBS", "many");
     fails(&sandbox, 10, &["backup"], "OPSCTL_JOBS");
@@ -142,12 +151,22 @@ fn a_storage_that_is_not_there_or_refuses_is_13() {
     let mut sandbox = sandbox(&cluster.url(&cluster.database()));
     let file = sandbox.write("file", "").join("below");
     fails(&sandbox, 13, &["backup", "--repository", file.to_str().unwrap()], "Not a directory");
-    fails(&sandbox, 3, &["verify-backup", "--repository", file.to_str().unwrap()], "there is no backup");
+    fails(
+        &sandbox,
+        3,
+        &["verify-backup", "--repository", file.to_str().unwrap()],
+        "there is no backup",
+    );
     let s3 = S3::shared();
     s3.set_up(&mut sandbox);
     let bucket = format!("s3://{}/x", s3.bucket());
     for command in [&["backup"][..], &["backup", "list"], &["verify-backup"]] {
-        fails(&sandbox, 13, &[command, &["--repository", "s3://nobody-made-this/x"]].concat(), "NoSuchBucket");
+        fails(
+            &sandbox,
+            13,
+            &[command, &["--repository", "s3://nobody-made-this/x"]].concat(),
+            "NoSuchBucket",
+        );
     }
     sandbox.set("AWS_SECRET_ACCESS_KEY", "wrong");
     fails(&sandbox, 13, &["backup", "--repository", &bucket], "SignatureDoesNotMatch");
@@ -183,7 +202,12 @@ fn a_deadline_is_14_and_a_lock_that_cannot_be_made_is_1() {
     // Nobody answers there: the network is for documentation only.
     let state = sandbox.write("file", "").join("below");
     fails(&sandbox, 1, &["backup", "--state-dir", state.to_str().unwrap()], "failed to lock");
-    fails(&sandbox, 1, &["backup", "prune", "--state-dir", state.to_str().unwrap()], "failed to lock");
+    fails(
+        &sandbox,
+        1,
+        &["backup", "prune", "--state-dir", state.to_str().unwrap()],
+        "failed to lock",
+    );
     url(&mut sandbox, "postgresql://u@198.51.100.1/x?connect_timeout=60");
     let run = sandbox.run(&["backup", "--timeout", "1s"]);
     // A machine without a route says so at once.
@@ -196,13 +220,17 @@ fn of_several_databases_each_says_for_itself() {
     let (one, two) = (cluster.database(), cluster.database());
     let sandbox = sandbox("");
     let text = |second: &str| {
-        format!("[databases.one]\nurl = \"{}\"\n[databases.two]\nurl = \"{second}\"\n", cluster.url(&one))
+        format!(
+            "[databases.one]\nurl = \"{}\"\n[databases.two]\nurl = \"{second}\"\n",
+            cluster.url(&one)
+        )
     };
     sandbox.write("opsctl.toml", &text(&cluster.url(&two)));
     sandbox.json(0, &["backup"]);
     sandbox.write("opsctl.toml", &text(&cluster.url("nobody_made_this")));
     let report = sandbox.json(12, &["backup"]);
-    let exits: Vec<_> = report["databases"].as_array().unwrap().iter().map(|d| d["exit"].as_i64()).collect();
+    let exits: Vec<_> =
+        report["databases"].as_array().unwrap().iter().map(|d| d["exit"].as_i64()).collect();
     assert_eq!(exits.last(), Some(&Some(12)), "{report:#}");
     fails(&sandbox, 10, &["backup", "--database", "three"], "three");
     sandbox.json(0, &["backup", "--database", "one"]);
@@ -214,7 +242,12 @@ fn a_success_that_is_asked_to_be_quiet_says_nothing_at_all() {
     let database = cluster.database();
     cluster.sql(&database, "CREATE TABLE t AS SELECT 1 AS n");
     let sandbox = sandbox(&cluster.url(&database));
-    for args in [&["backup", "-q"][..], &["verify-backup", "-q"], &["backup", "prune", "--quiet"], &["config", "check", "-q"]] {
+    for args in [
+        &["backup", "-q"][..],
+        &["verify-backup", "-q"],
+        &["backup", "prune", "--quiet"],
+        &["config", "check", "-q"],
+    ] {
         let Run { stdout, stderr, .. } = sandbox.run(args).expect(0);
         assert_eq!((stdout.as_str(), stderr.as_str()), ("", ""), "{args:?}");
     }
@@ -231,6 +264,10 @@ fn a_report_that_nobody_reads_is_no_failure_and_one_that_cannot_be_written_is() 
     let status = command.stdout(full).status().unwrap();
     assert_eq!(status.code(), Some(1));
     let mut shell = std::process::Command::new("bash");
-    shell.args(["-c", "\"$0\" config example | head -c 1; exit ${PIPESTATUS[0]}", env!("CARGO_BIN_EXE_opsctl")]);
+    shell.args([
+        "-c",
+        "\"$0\" config example | head -c 1; exit ${PIPESTATUS[0]}",
+        env!("CARGO_BIN_EXE_opsctl"),
+    ]);
     assert_eq!(Run::of(shell.current_dir(Path::new("/"))).status, 0);
 }

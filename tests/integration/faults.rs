@@ -19,7 +19,11 @@ fn programs(sandbox: &Sandbox, name: &str, script: &str) -> String {
     std::fs::create_dir_all(&dir).unwrap();
     for program in ["pg_dump", "pg_dumpall", "pg_restore"] {
         let real = installed().join(program).display().to_string();
-        let text = if program == name { script.replace("REAL", &real) } else { format!("exec {real} \"$@\"") };
+        let text = if program == name {
+            script.replace("REAL", &real)
+        } else {
+            format!("exec {real} \"$@\"")
+        };
         let path = dir.join(program);
         let version = format!("[ \"$*\" != --version ] || exec {real} --version");
         std::fs::write(&path, format!("#!/bin/bash\n{version}\n{text}\n")).unwrap();
@@ -79,7 +83,9 @@ fn a_copy_is_not_waited_for_when_pg_dump_is_gone() {
     let gate = Gate::close(patient.cluster, &patient.database);
     let running = Running::start(&patient.sandbox, &["backup"]);
     gate.wait(&running);
-    children(patient.cluster, &patient.database).iter().for_each(|(pid, _)| send(*pid, Signal::KILL));
+    children(patient.cluster, &patient.database)
+        .iter()
+        .for_each(|(pid, _)| send(*pid, Signal::KILL));
     // The gate is closed: the copy would never have come to its end.
     let run = running.end();
     gate.open();
@@ -102,8 +108,11 @@ fn the_session_of_pg_dump_may_end_after_it_has_described_everything() {
 
 #[test]
 fn the_session_of_a_copy_is_ended() {
-    let copies = "application_name = 'opsctl backup' AND query LIKE 'COPY%' AND wait_event = 'advisory'";
-    disturbed(12, "lost the connection while trying to copy table public.gate", |patient| terminate(patient, copies));
+    let copies =
+        "application_name = 'opsctl backup' AND query LIKE 'COPY%' AND wait_event = 'advisory'";
+    disturbed(12, "lost the connection while trying to copy table public.gate", |patient| {
+        terminate(patient, copies)
+    });
 }
 
 #[test]
@@ -123,7 +132,12 @@ fn the_server_is_stopped_at_once() {
     let owner = data.metadata().unwrap();
     let pg_ctl = |args: &[&str]| {
         let mut command = Command::new(cluster.bin_dir.join("pg_ctl"));
-        command.arg("-D").arg(&data).args(args).current_dir("/").stdout(std::process::Stdio::null());
+        command
+            .arg("-D")
+            .arg(&data)
+            .args(args)
+            .current_dir("/")
+            .stdout(std::process::Stdio::null());
         stock(command.uid(owner.uid()).gid(owner.gid()));
     };
     pg_ctl(&["stop", "-m", "immediate"]);
@@ -146,12 +160,22 @@ fn pg_dump_says_half_of_the_contents_and_claims_success() {
 #[test]
 fn pg_dumpall_fails() {
     let script = "echo 'pg_dumpall: error: no way' >&2; exit 1";
-    with_program("pg_dumpall", script, 1, "`pg_dumpall` ended with status 1: pg_dumpall: error: no way");
+    with_program(
+        "pg_dumpall",
+        script,
+        1,
+        "`pg_dumpall` ended with status 1: pg_dumpall: error: no way",
+    );
 }
 
 #[test]
 fn pg_dumpall_says_half_and_claims_success() {
-    with_program("pg_dumpall", "REAL \"$@\" | head -c 300; exit 0", 1, "pg_dumpall's output has no end");
+    with_program(
+        "pg_dumpall",
+        "REAL \"$@\" | head -c 300; exit 0",
+        1,
+        "pg_dumpall's output has no end",
+    );
 }
 
 #[test]
@@ -159,14 +183,21 @@ fn pg_dump_of_another_major_is_refused_before_anything_is_written() {
     let mut patient = Patient::new(Cluster::shared());
     let dir = programs(&patient.sandbox, "", "");
     for name in ["pg_dump", "pg_dumpall", "pg_restore"] {
-        std::fs::write(format!("{dir}/{name}"), format!("#!/bin/sh\necho '{name} (PostgreSQL) 9.4.26'\n")).unwrap();
+        std::fs::write(
+            format!("{dir}/{name}"),
+            format!("#!/bin/sh\necho '{name} (PostgreSQL) 9.4.26'\n"),
+        )
+        .unwrap();
     }
     patient.sandbox.set("OPSCTL_BIN_DIR", dir);
     let repository = patient.sandbox.path("never-made");
     let run = patient.sandbox.run(&["backup", "--repository", repository.to_str().unwrap()]);
     assert!(!repository.exists(), "{run:#?}");
     patient.sandbox.unset("OPSCTL_BIN_DIR");
-    assert!(run.stderr.contains("version 9.4.26; install them (`apt-get install postgresql-client-"), "{run:#?}");
+    assert!(
+        run.stderr.contains("version 9.4.26; install them (`apt-get install postgresql-client-"),
+        "{run:#?}"
+    );
     patient.check(&run, 10, "found no pg_dump, pg_dumpall and pg_restore of version");
 }
 
@@ -174,9 +205,14 @@ fn pg_dump_of_another_major_is_refused_before_anything_is_written() {
 fn a_table_that_may_not_be_read_is_named() {
     let mut patient = Patient::new(Cluster::shared());
     let role = format!("{}_reader", patient.database);
-    let sql = format!("CREATE ROLE {role} LOGIN; CREATE TABLE private AS SELECT 1; GRANT SELECT ON members TO {role}");
+    let sql = format!(
+        "CREATE ROLE {role} LOGIN; CREATE TABLE private AS SELECT 1; GRANT SELECT ON members TO {role}"
+    );
     patient.cluster.sql(&patient.database, &sql);
-    patient.sandbox.set("DATABASE_URL", patient.cluster.url(&patient.database).replace("user=postgres", &format!("user={role}")));
+    patient.sandbox.set(
+        "DATABASE_URL",
+        patient.cluster.url(&patient.database).replace("user=postgres", &format!("user={role}")),
+    );
     let run = patient.sandbox.run(&["backup"]);
     patient.sandbox.set("DATABASE_URL", patient.cluster.url(&patient.database));
     patient.check(&run, 1, "permission denied for table private");
@@ -189,7 +225,10 @@ fn errors_at_every(call: &str, error: &str, says: &str) {
     let mut n_backups = 1;
     for n in 1.. {
         let inject = format!("{call}:error={error}:when={n}");
-        let run = Run::of(&mut spoiled(&patient.sandbox.command(&["backup", "--compression", "gzip"]), &inject));
+        let run = Run::of(&mut spoiled(
+            &patient.sandbox.command(&["backup", "--compression", "gzip"]),
+            &inject,
+        ));
         check_log(&run);
         let there = folders(&patient.folder());
         assert!(there.iter().all(|(_, is_complete)| *is_complete), "{inject}: {there:?} {run:#?}");
@@ -241,17 +280,25 @@ fn the_repository_is_read_only() {
 fn one_of_two_repositories_fails() {
     let mut patient = Patient::new(Cluster::shared());
     patient.sandbox.unset("OPSCTL_REPOSITORY");
-    let (good, bad) = (patient.sandbox.path("backups"), patient.sandbox.write("file", "").join("below"));
-    let config = format!("[repositories.home]\nlocation = {good:?}\n[repositories.away]\nlocation = {bad:?}\n");
+    let (good, bad) =
+        (patient.sandbox.path("backups"), patient.sandbox.write("file", "").join("below"));
+    let config = format!(
+        "[repositories.home]\nlocation = {good:?}\n[repositories.away]\nlocation = {bad:?}\n"
+    );
     patient.sandbox.write("opsctl.toml", &config);
     let run = patient.sandbox.run(&["backup", "--json"]).expect(1);
     check_log(&run);
-    assert!(matches!(&errors(&run)[..], [one] if one.contains("repository `away` has no backup")), "{run:#?}");
+    assert!(
+        matches!(&errors(&run)[..], [one] if one.contains("repository `away` has no backup")),
+        "{run:#?}"
+    );
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     let text = report.to_string();
     assert_eq!(report["exit"], 1, "{text}");
     let stored = report["databases"][0]["repositories"].as_array().unwrap();
-    let of = |name: &str| stored.iter().find(|r| r["repository"] == name).unwrap_or_else(|| panic!("{text}"));
+    let of = |name: &str| {
+        stored.iter().find(|r| r["repository"] == name).unwrap_or_else(|| panic!("{text}"))
+    };
     assert!(of("home")["stored_bytes"].as_u64() > Some(0), "{text}");
     assert!(of("away")["error"].as_str().unwrap().contains("Not a directory"), "{text}");
     patient.sandbox.set("OPSCTL_REPOSITORY", "home");

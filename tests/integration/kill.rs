@@ -47,7 +47,10 @@ fn listed(sandbox: &Sandbox) -> (Vec<String>, Vec<String>) {
     for backup in repository["backups"].as_array().unwrap() {
         assert_eq!(backup["problem"], Value::Null, "{report:#}");
     }
-    (ids(&repository["backups"]), [ids(&repository["leftovers"]), ids(&repository["in_progress"])].concat())
+    (
+        ids(&repository["backups"]),
+        [ids(&repository["leftovers"]), ids(&repository["in_progress"])].concat(),
+    )
 }
 
 /// Is there nothing in a folder but an empty file that was to become the lease?
@@ -188,7 +191,10 @@ fn killed_at_every_request(passes: bool) {
         // The process must not ask before it is known whom to kill.
         let mut stopped = std::process::Command::new("sh");
         let command = sandbox.command(&["backup"]);
-        stopped.args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
+        stopped
+            .args(["-c", "kill -STOP $$; exec \"$0\" \"$@\""])
+            .arg(command.get_program())
+            .args(command.get_args());
         stopped.env_clear().envs(command.get_envs().filter_map(|(n, v)| Some((n, v?))));
         stopped.current_dir(command.get_current_dir().unwrap());
         let running = Running::spawn(&mut stopped);

@@ -4,9 +4,9 @@ use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
 
+use crate::support::Cluster;
 use crate::support::patient::{Patient, check_log, errors};
 use crate::support::running::{Gate, Running, eventually, send};
-use crate::support::Cluster;
 
 /// Runs SQL in the background; it is over when it has done all of it.
 fn background(patient: &Patient<'_>, sql: &[&str]) -> Child {
@@ -24,13 +24,21 @@ fn wait_for_lock(patient: &Patient<'_>, table: &str, is_granted: bool) {
     let sql = format!(
         "SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND mode = 'AccessExclusiveLock' AND {granted}"
     );
-    let is_there = || (patient.cluster.sql("postgres", &sql.replace(&format!("'{table}'::regclass"), &oid(patient, table))) == "1").then_some(());
+    let is_there = || {
+        (patient
+            .cluster
+            .sql("postgres", &sql.replace(&format!("'{table}'::regclass"), &oid(patient, table)))
+            == "1")
+            .then_some(())
+    };
     eventually("an exclusive lock", is_there);
 }
 
 fn oid(patient: &Patient<'_>, table: &str) -> String {
     // Not by name, which would wait for the lock.
-    patient.cluster.sql(&patient.database, &format!("SELECT oid FROM pg_class WHERE relname = '{table}'"))
+    patient
+        .cluster
+        .sql(&patient.database, &format!("SELECT oid FROM pg_class WHERE relname = '{table}'"))
 }
 
 /// Begins a second backup while the first is before the gate.
@@ -114,7 +122,11 @@ fn a_server_that_is_slow_to_notice_the_end_of_a_run_is_given_a_moment() {
     let first = Running::start(&patient.sandbox, &["backup"]);
     gate.wait(&first);
     let holds = format!("datname = '{}' AND application_name = 'opsctl lock'", patient.database);
-    let sql = |what: &str| patient.cluster.sql("postgres", &format!("SELECT {what} FROM pg_stat_activity WHERE {holds}"));
+    let sql = |what: &str| {
+        patient
+            .cluster
+            .sql("postgres", &format!("SELECT {what} FROM pg_stat_activity WHERE {holds}"))
+    };
     let session: u32 = sql("pid").parse().unwrap();
     send(session, Signal::STOP);
     first.signal(Signal::KILL);
@@ -130,7 +142,9 @@ fn a_server_that_is_slow_to_notice_the_end_of_a_run_is_given_a_moment() {
 #[test]
 fn a_table_that_somebody_waits_to_truncate_is_whole() {
     let patient = Patient::new(Cluster::shared());
-    patient.cluster.sql(&patient.database, "CREATE TABLE later AS SELECT generate_series(1, 500) AS n");
+    patient
+        .cluster
+        .sql(&patient.database, "CREATE TABLE later AS SELECT generate_series(1, 500) AS n");
     // Copied one after the other, the largest first: the gate, then this one.
     let gate = Gate::close(patient.cluster, &patient.database);
     let running = Running::start(&patient.sandbox, &["backup", "--jobs", "1", "-v"]);
@@ -183,7 +197,13 @@ fn a_table_that_is_locked_at_the_beginning_is_waited_for() {
 #[test]
 fn a_table_that_is_emptied_between_snapshot_and_lock_makes_the_backup_begin_again() {
     let patient = Patient::new(Cluster::shared());
-    let statements = ["BEGIN", "TRUNCATE members", "INSERT INTO members VALUES (1, 'one')", "\\! read _", "COMMIT"];
+    let statements = [
+        "BEGIN",
+        "TRUNCATE members",
+        "INSERT INTO members VALUES (1, 'one')",
+        "\\! read _",
+        "COMMIT",
+    ];
     let mut holder = background(&patient, &statements);
     wait_for_lock(&patient, "members", true);
     let running = Running::start(&patient.sandbox, &["backup"]);

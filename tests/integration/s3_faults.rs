@@ -37,7 +37,11 @@ impl Bucket {
     }
 
     /// Runs opsctl behind a proxy; the requests that came are returned too.
-    fn run(&mut self, args: &[&str], rule: impl Fn(&Request) -> Fate + Send + Sync + 'static) -> (Run, Vec<Request>) {
+    fn run(
+        &mut self,
+        args: &[&str],
+        rule: impl Fn(&Request) -> Fate + Send + Sync + 'static,
+    ) -> (Run, Vec<Request>) {
         let proxy = Proxy::start(self.s3.endpoint.strip_prefix("http://").unwrap(), rule);
         self.sandbox.set("AWS_ENDPOINT_URL", proxy.url());
         let run = self.sandbox.run(args);
@@ -50,7 +54,8 @@ impl Bucket {
     fn backups(&self) -> Vec<String> {
         let prefix = format!("backups/{}/", self.database);
         let keys = self.s3.list(&self.name, &prefix);
-        let manifests = keys.iter().filter_map(|key| key.strip_prefix(&prefix)?.strip_suffix("/manifest.json"));
+        let manifests =
+            keys.iter().filter_map(|key| key.strip_prefix(&prefix)?.strip_suffix("/manifest.json"));
         manifests.map(str::to_owned).collect()
     }
 
@@ -80,11 +85,17 @@ impl Bucket {
         let next = self.sandbox.back_up(&[]);
         let backups = self.backups();
         assert!(backups.len() == n_backups + 1 && backups.contains(&next), "{backups:?}");
-        let known = |key: &String| backups.iter().any(|id| key.contains(id.as_str())) && !key.ends_with("lease.json");
+        let known = |key: &String| {
+            backups.iter().any(|id| key.contains(id.as_str())) && !key.ends_with("lease.json")
+        };
         let keys = self.s3.list(&self.name, "");
         assert!(keys.iter().all(known), "{keys:?}");
         let report = self.sandbox.json(0, &["verify-backup", "--all"]);
-        assert_eq!(report["verifications"].as_array().map(Vec::len), Some(n_backups + 1), "{report:#}");
+        assert_eq!(
+            report["verifications"].as_array().map(Vec::len),
+            Some(n_backups + 1),
+            "{report:#}"
+        );
     }
 }
 
@@ -111,23 +122,28 @@ fn a_server_that_is_busy_for_ever_is_given_up() {
 
 #[test]
 fn a_server_that_takes_no_rows_is_given_up() {
-    Bucket::new().fails("SlowDown", |r| if is_data(r) { Fate::Answer(503, SLOW_DOWN) } else { Fate::Pass });
+    Bucket::new()
+        .fails("SlowDown", |r| if is_data(r) { Fate::Answer(503, SLOW_DOWN) } else { Fate::Pass });
 }
 
 #[test]
 fn a_success_with_an_error_inside_is_a_failure() {
-    Bucket::new().fails("InternalError", |r| if is_data(r) { Fate::FalseAnswer(200, INTERNAL) } else { Fate::Pass });
+    Bucket::new().fails("InternalError", |r| {
+        if is_data(r) { Fate::FalseAnswer(200, INTERNAL) } else { Fate::Pass }
+    });
 }
 
 #[test]
 fn another_etag_is_a_failure() {
     let etag = "\"00000000000000000000000000000000\"";
-    Bucket::new().fails("MD5", move |r| if is_data(r) { Fate::Header("ETag", etag) } else { Fate::Pass });
+    Bucket::new()
+        .fails("MD5", move |r| if is_data(r) { Fate::Header("ETag", etag) } else { Fate::Pass });
 }
 
 #[test]
 fn a_denied_object_is_a_failure() {
-    Bucket::new().fails("AccessDenied", |r| if is_data(r) { Fate::Answer(403, DENIED) } else { Fate::Pass });
+    Bucket::new()
+        .fails("AccessDenied", |r| if is_data(r) { Fate::Answer(403, DENIED) } else { Fate::Pass });
 }
 
 #[test]
@@ -142,19 +158,24 @@ fn a_server_that_closes_every_connection_is_given_up() {
 
 #[test]
 fn lost_answers_are_asked_for_again() {
-    Bucket::new().succeeds(|r| if r.method == "PUT" && r.number % 2 == 1 { Fate::LoseAnswer } else { Fate::Pass });
+    Bucket::new().succeeds(|r| {
+        if r.method == "PUT" && r.number % 2 == 1 { Fate::LoseAnswer } else { Fate::Pass }
+    });
 }
 
 #[test]
 fn without_its_manifest_it_is_no_backup() {
-    Bucket::new().fails("manifest.json", |r| if is_manifest(r) { Fate::Answer(503, SLOW_DOWN) } else { Fate::Pass });
+    Bucket::new().fails("manifest.json", |r| {
+        if is_manifest(r) { Fate::Answer(503, SLOW_DOWN) } else { Fate::Pass }
+    });
 }
 
 #[test]
 fn the_lost_answer_to_the_manifest_is_asked_for_again() {
     let lost = std::sync::atomic::AtomicBool::new(false);
     Bucket::new().succeeds(move |request| {
-        let is_first = is_manifest(request) && !lost.swap(true, std::sync::atomic::Ordering::SeqCst);
+        let is_first =
+            is_manifest(request) && !lost.swap(true, std::sync::atomic::Ordering::SeqCst);
         if is_first { Fate::LoseAnswer } else { Fate::Pass }
     });
 }
@@ -171,10 +192,13 @@ fn a_manifest_that_is_there_but_never_confirmed_is_taken_back() {
 #[test]
 fn a_stalled_request_ends_with_the_deadline() {
     let mut bucket = Bucket::new();
-    let rule = |r: &Request| if is_data(r) { Fate::Stall(Duration::from_secs(40)) } else { Fate::Pass };
+    let rule =
+        |r: &Request| if is_data(r) { Fate::Stall(Duration::from_secs(40)) } else { Fate::Pass };
     let (run, _) = bucket.run(&["backup", "--timeout", "2s"], rule);
     assert_eq!(run.status, 14, "{run:#?}");
-    let rule = |r: &Request| if r.method == "GET" { Fate::Stall(Duration::from_secs(40)) } else { Fate::Pass };
+    let rule = |r: &Request| {
+        if r.method == "GET" { Fate::Stall(Duration::from_secs(40)) } else { Fate::Pass }
+    };
     let (read, _) = bucket.run(&["verify-backup", "--timeout", "1s"], rule);
     assert_eq!(read.status, 14, "{read:#?}");
     assert_eq!(bucket.backups(), [bucket.earlier.clone()], "{run:#?}");
@@ -191,10 +215,12 @@ fn a_body_that_is_cut_once_is_read_again_and_one_that_is_always_cut_is_no_proof(
         if is_first { Fate::Cut(100) } else { Fate::Pass }
     });
     run.expect(0).silence();
-    let (run, _) = bucket.run(&["verify-backup"], move |r| if is_read(r) { Fate::Cut(100) } else { Fate::Pass });
+    let (run, _) = bucket
+        .run(&["verify-backup"], move |r| if is_read(r) { Fate::Cut(100) } else { Fate::Pass });
     // Not damage: nobody knows.
     assert_eq!(run.status, 13, "{run:#?}");
-    let (run, _) = bucket.run(&["verify-backup"], move |r| if is_read(r) { Fate::Flip } else { Fate::Pass });
+    let (run, _) =
+        bucket.run(&["verify-backup"], move |r| if is_read(r) { Fate::Flip } else { Fate::Pass });
     assert_eq!(run.status, 3, "{run:#?}");
     bucket.check_next(1);
 }
@@ -209,12 +235,21 @@ fn one_repository_fails_in_the_middle_and_the_other_has_the_backup() {
         &format!("[repositories.home]\nlocation = {directory:?}\n[repositories.away]\nlocation = {location:?}\n"),
     );
     bucket.sandbox.unset("OPSCTL_REPOSITORY");
-    let (run, _) = bucket.run(&["backup", "--json"], |r| if is_data(r) { Fate::Answer(403, DENIED) } else { Fate::Pass });
+    let (run, _) = bucket.run(&["backup", "--json"], |r| {
+        if is_data(r) { Fate::Answer(403, DENIED) } else { Fate::Pass }
+    });
     assert_eq!(run.status, 1, "{run:#?}");
-    assert!(matches!(&errors(&run)[..], [one] if one.contains("repository `away` has no backup")), "{run:#?}");
+    assert!(
+        matches!(&errors(&run)[..], [one] if one.contains("repository `away` has no backup")),
+        "{run:#?}"
+    );
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
     let id = report["databases"][0]["backup"].as_str().unwrap();
-    bucket.sandbox.run(&["verify-backup", "--repository", "home", "--backup", id]).expect(0).silence();
+    bucket
+        .sandbox
+        .run(&["verify-backup", "--repository", "home", "--backup", id])
+        .expect(0)
+        .silence();
     assert_eq!(bucket.backups(), [bucket.earlier.clone()], "{run:#?}");
     bucket.sandbox.set("OPSCTL_REPOSITORY", "away");
     bucket.check_next(1);

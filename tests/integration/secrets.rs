@@ -30,7 +30,9 @@ fn server() -> &'static Cluster {
 fn database() -> String {
     let name = format!("kept_{}", unique());
     let create = format!("CREATE DATABASE {name} TEMPLATE template0");
-    for (database, sql) in [("postgres", create.as_str()), (&name, "CREATE TABLE t AS SELECT 1 AS n")] {
+    for (database, sql) in
+        [("postgres", create.as_str()), (&name, "CREATE TABLE t AS SELECT 1 AS n")]
+    {
         let mut psql = server().program("psql");
         stock(psql.env("PGPASSWORD", PASSWORD).args(["-XAtqc", sql, "-d", database]));
     }
@@ -60,7 +62,10 @@ fn watch(own: u32, is_over: &AtomicBool) -> usize {
     let mut n_looks = 0;
     while !is_over.load(Ordering::SeqCst) {
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
+            else {
+                continue;
+            };
             let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
             let (arguments, environment) = (read("cmdline"), read("environ"));
             let shown = |bytes: &[u8]| String::from_utf8_lossy(bytes).contains(CORE);
@@ -75,7 +80,8 @@ fn watch(own: u32, is_over: &AtomicBool) -> usize {
 
 fn is_descendant(pid: u32, of: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
+    let parent =
+        stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1)?.parse::<u32>().ok());
     parent.is_some_and(|parent| parent == of || parent > 1 && is_descendant(parent, of))
 }
 
@@ -87,7 +93,11 @@ fn check_files(path: &Path) -> usize {
             n_files += check_files(&entry.path());
         } else {
             let content = std::fs::read(entry.path()).unwrap();
-            assert!(!String::from_utf8_lossy(&content).contains(CORE), "{}", entry.path().display());
+            assert!(
+                !String::from_utf8_lossy(&content).contains(CORE),
+                "{}",
+                entry.path().display()
+            );
             n_files += 1;
         }
     }
@@ -107,7 +117,8 @@ fn kept_secret(give: impl FnOnce(&mut Sandbox, &Cluster, &str)) {
     telling_programs(&mut sandbox);
     give(&mut sandbox, cluster, &database);
     for format in [["--log-format", "human"], ["--log-format", "json"]] {
-        let running = Running::start(&sandbox, &[&["backup", "--json", "-vv"][..], &format].concat());
+        let running =
+            Running::start(&sandbox, &[&["backup", "--json", "-vv"][..], &format].concat());
         let (pid, is_over) = (running.pid, AtomicBool::new(false));
         let run = std::thread::scope(|scope| {
             let watcher = scope.spawn(|| watch(pid, &is_over));
@@ -119,11 +130,22 @@ fn kept_secret(give: impl FnOnce(&mut Sandbox, &Cluster, &str)) {
         check_said(&run.expect(0));
     }
     for program in ["pg_dump", "pg_dumpall"] {
-        let told = std::fs::read_to_string(sandbox.path("programs").join(format!("{program}.told"))).unwrap();
+        let told =
+            std::fs::read_to_string(sandbox.path("programs").join(format!("{program}.told")))
+                .unwrap();
         assert!(!told.contains(CORE) && !told.contains("PGPASSWORD"), "{program}: {told}");
-        assert!(told.contains("\nPGPASSFILE=/proc/self/fd/") && told.contains("\nmode: 600\n"), "{program}: {told}");
+        assert!(
+            told.contains("\nPGPASSFILE=/proc/self/fd/") && told.contains("\nmode: 600\n"),
+            "{program}: {told}"
+        );
     }
-    for args in [&["config", "show"][..], &["config", "check"], &["backup", "list"], &["backup", "--dry-run"], &["verify-backup"]] {
+    for args in [
+        &["config", "show"][..],
+        &["config", "check"],
+        &["backup", "list"],
+        &["backup", "--dry-run"],
+        &["verify-backup"],
+    ] {
         let run = sandbox.run(&[args, &["-vv"]].concat()).expect(0);
         check_said(&run);
     }
@@ -134,7 +156,12 @@ fn kept_secret(give: impl FnOnce(&mut Sandbox, &Cluster, &str)) {
 
 /// Gives everything but the password by `PG*` variables.
 fn set_connection(sandbox: &mut Sandbox, cluster: &Cluster, database: &str) {
-    for (name, value) in [("PGHOST", "127.0.0.1"), ("PGPORT", &cluster.port), ("PGUSER", "postgres"), ("PGDATABASE", database)] {
+    for (name, value) in [
+        ("PGHOST", "127.0.0.1"),
+        ("PGPORT", &cluster.port),
+        ("PGUSER", "postgres"),
+        ("PGDATABASE", database),
+    ] {
         sandbox.set(name, value);
     }
 }
@@ -166,7 +193,11 @@ fn a_password_in_the_password_file() {
     kept_secret(|sandbox, cluster, database| {
         set_connection(sandbox, cluster, database);
         let quoted = PASSWORD.replace('\\', "\\\\").replace(':', "\\:");
-        write_private(sandbox, "home/.pgpass", &format!("127.0.0.1:{}:*:postgres:{quoted}\n", cluster.port));
+        write_private(
+            sandbox,
+            "home/.pgpass",
+            &format!("127.0.0.1:{}:*:postgres:{quoted}\n", cluster.port),
+        );
     });
 }
 
@@ -185,7 +216,8 @@ fn a_password_in_the_service_file() {
 #[test]
 fn a_password_in_the_url_file() {
     kept_secret(|sandbox, cluster, database| {
-        let url = format!("postgresql://postgres:{IN_A_URL}@127.0.0.1:{}/{database}\n", cluster.port);
+        let url =
+            format!("postgresql://postgres:{IN_A_URL}@127.0.0.1:{}/{database}\n", cluster.port);
         write_private(sandbox, "url", &url);
         sandbox.write("opsctl.toml", "[database]\nurl_file = \"url\"\n");
     });
@@ -203,10 +235,15 @@ fn a_password_in_the_configuration() {
 #[track_caller]
 fn fails_discreetly(sandbox: &Sandbox, statuses: &[i32]) {
     for args in [&["-vv"][..], &["-vv", "--json", "--log-format", "json"]] {
-        for command in [&["backup"][..], &["config", "show"], &["config", "check"], &["backup", "--dry-run"]] {
+        for command in
+            [&["backup"][..], &["config", "show"], &["config", "check"], &["backup", "--dry-run"]]
+        {
             let run = sandbox.run(&[command, args].concat());
             check_said(&run);
-            assert!(command[0] == "config" || statuses.contains(&run.status), "{command:?}: {run:#?}");
+            assert!(
+                command[0] == "config" || statuses.contains(&run.status),
+                "{command:?}: {run:#?}"
+            );
         }
     }
     check_files(&sandbox.path("state"));
@@ -223,7 +260,8 @@ fn errors_do_not_show_the_password() {
     };
     for text in [
         &format!("postgresql://postgres:PASSWORD@127.0.0.1:{port}/{database}"),
-        &format!("postgresql://PASSWORD:PASSWORD@127.0.0.1:{port}/{database}?password=PASSWORD").replacen("PASSWORD", "nobody", 1),
+        &format!("postgresql://PASSWORD:PASSWORD@127.0.0.1:{port}/{database}?password=PASSWORD")
+            .replacen("PASSWORD", "nobody", 1),
         "postgresql://postgres:PASSWORD@127.0.0.1:1/x",
         "postgresql://postgres:PASSWORD@nowhere.invalid/x",
         "host=127.0.0.1 port=1 user=u dbname=x password=PASSWORD",
@@ -270,23 +308,42 @@ fn mistakes_in_the_configuration_do_not_show_the_password() {
 #[test]
 fn the_keys_of_the_storage_are_not_shown() {
     let cluster = Cluster::shared();
-    let mut sandbox = sandbox(&cluster.url(&cluster.database()));
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE t AS SELECT 1 AS n");
+    let mut sandbox = sandbox(&cluster.url(&database));
     let s3 = S3::shared();
     s3.set_up(&mut sandbox);
     sandbox.set("OPSCTL_REPOSITORY", format!("s3://{}/b", s3.bucket()));
     telling_programs(&mut sandbox);
-    let secret = s3.environment().into_iter().find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY").unwrap().1.to_owned();
+    let secret = s3
+        .environment()
+        .into_iter()
+        .find(|(name, _)| *name == "AWS_SECRET_ACCESS_KEY")
+        .unwrap()
+        .1
+        .to_owned();
     let id = sandbox.back_up(&["-vv"]);
     assert!(!id.is_empty());
-    for args in [&["backup", "-vv"][..], &["backup", "list", "-vv"], &["verify-backup", "-vv"], &["config", "show", "-vv"]] {
+    for args in [
+        &["backup", "-vv"][..],
+        &["backup", "list", "-vv"],
+        &["verify-backup", "-vv"],
+        &["config", "show", "-vv"],
+    ] {
         let run = sandbox.run(args).expect(0);
         assert!(!run.stdout.contains(&secret) && !run.stderr.contains(&secret), "{run:#?}");
     }
     let told = std::fs::read_to_string(sandbox.path("programs/pg_dump.told")).unwrap();
     assert!(!told.contains("AWS_"), "{told}");
-    for (name, value) in [("AWS_SECRET_ACCESS_KEY", CORE), ("AWS_SESSION_TOKEN", CORE), ("AWS_ACCESS_KEY_ID", "unknown")] {
+    for (name, value) in [
+        ("AWS_SECRET_ACCESS_KEY", CORE),
+        ("AWS_SESSION_TOKEN", CORE),
+        ("AWS_ACCESS_KEY_ID", "unknown"),
+    ] {
         sandbox.set(name, value);
-        for args in [&["backup", "-vv"][..], &["backup", "list", "--json"], &["verify-backup", "-vv"]] {
+        for args in
+            [&["backup", "-vv"][..], &["backup", "list", "--json"], &["verify-backup", "-vv"]]
+        {
             let run = sandbox.run(args).expect(13);
             check_said(&run);
         }

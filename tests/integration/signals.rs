@@ -49,10 +49,22 @@ fn the_deadline_ends_with_14() {
 fn the_deadline_counts_while_a_table_is_locked_by_somebody_else() {
     let patient = Patient::new(Cluster::shared());
     let mut psql = patient.cluster.program("psql");
-    psql.args(["-XAtq", "-d", &patient.database, "-c", "BEGIN", "-c", "LOCK TABLE members", "-f", "-"]);
+    psql.args([
+        "-XAtq",
+        "-d",
+        &patient.database,
+        "-c",
+        "BEGIN",
+        "-c",
+        "LOCK TABLE members",
+        "-f",
+        "-",
+    ]);
     let mut holder = psql.stdin(std::process::Stdio::piped()).spawn().unwrap();
     let locks = "SELECT count(*) FROM pg_locks WHERE relation = 'members'::regclass AND granted";
-    eventually("the table is locked", || (patient.cluster.sql(&patient.database, locks) == "1").then_some(()));
+    eventually("the table is locked", || {
+        (patient.cluster.sql(&patient.database, locks) == "1").then_some(())
+    });
     let run = patient.sandbox.run(&["backup", "--timeout", "1s"]);
     assert_eq!(run.status, 14, "{run:#?}");
     check_log(&run);

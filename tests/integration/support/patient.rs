@@ -58,12 +58,16 @@ impl<'a> Patient<'a> {
     /// Asserts that children and sessions are gone and nothing lies outside of the repository.
     #[track_caller]
     pub(crate) fn check_nothing_left(&self) {
-        eventually("no child is left", || children(self.cluster, &self.database).is_empty().then_some(()));
+        eventually("no child is left", || {
+            children(self.cluster, &self.database).is_empty().then_some(())
+        });
         let sql = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = '{}' AND application_name ~ 'opsctl|pg_dump'",
             self.database
         );
-        eventually("no session is left", || (self.cluster.sql("postgres", &sql) == "0").then_some(()));
+        eventually("no session is left", || {
+            (self.cluster.sql("postgres", &sql) == "0").then_some(())
+        });
         let names = entries(&self.sandbox.path("tmp"));
         assert_eq!(names, [] as [PathBuf; 0], "temporary files");
         let names = entries(&self.sandbox.path("home"));
@@ -87,7 +91,10 @@ pub(crate) fn sandbox(url: &str) -> Sandbox {
 
 /// Returns the messages of level ERROR, without the hints.
 pub(crate) fn errors(run: &Run) -> Vec<String> {
-    let messages = run.stderr.lines().filter_map(|line| Some(line.split_once(" ERROR ")?.1.split_once(' ')?.1));
+    let messages = run
+        .stderr
+        .lines()
+        .filter_map(|line| Some(line.split_once(" ERROR ")?.1.split_once(' ')?.1));
     messages.filter(|message| !message.starts_with("hint: ")).map(str::to_owned).collect()
 }
 
@@ -109,7 +116,14 @@ pub(crate) fn folders(path: &std::path::Path) -> Vec<(String, bool)> {
         path.is_file() || entries(path).iter().any(has_files)
     }
     let folders = entries(path).into_iter().filter(has_files);
-    folders.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path.join("manifest.json").exists())).collect()
+    folders
+        .map(|path| {
+            (
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                path.join("manifest.json").exists(),
+            )
+        })
+        .collect()
 }
 
 /// Returns the files that no backup has: temporary ones, and leases that a manifest does not make void.
@@ -119,7 +133,9 @@ pub(crate) fn unfinished(path: &std::path::Path) -> Vec<PathBuf> {
         let name = entry.file_name().unwrap().to_string_lossy().into_owned();
         if entry.is_dir() {
             found.extend(unfinished(&entry));
-        } else if name.starts_with('.') || name == "lease.json" && !path.join("manifest.json").exists() {
+        } else if name.starts_with('.')
+            || name == "lease.json" && !path.join("manifest.json").exists()
+        {
             found.push(entry);
         }
     }

@@ -37,7 +37,10 @@ impl Running {
     /// Starts a command and does not wait for it.
     pub(crate) fn spawn(command: &mut Command) -> Running {
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        Running { pid: child.id(), output: std::thread::spawn(|| child.wait_with_output().unwrap()) }
+        Running {
+            pid: child.id(),
+            output: std::thread::spawn(|| child.wait_with_output().unwrap()),
+        }
     }
 
     /// Sends it a signal; it may have ended.
@@ -76,9 +79,13 @@ pub(crate) fn children(cluster: &Cluster, database: &str) -> Vec<(u32, String)> 
     let wanted = [format!("PGDATABASE={database}"), format!("PGPORT={}", cluster.port)];
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
         let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        let has = |name: &String| environment.split(|byte| *byte == 0).any(|line| line == name.as_bytes());
+        let has = |name: &String| {
+            environment.split(|byte| *byte == 0).any(|line| line == name.as_bytes())
+        };
         if wanted.iter().all(has) {
             let name = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
             found.push((pid, name.trim().to_owned()));
@@ -100,7 +107,10 @@ pub(crate) fn spoiled(command: &Command, inject: &str) -> Command {
     }
     strace.arg(command.get_program()).args(command.get_args());
     let variables = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    strace.env_clear().envs(variables).current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
+    strace
+        .env_clear()
+        .envs(variables)
+        .current_dir(command.get_current_dir().unwrap_or(Path::new("/")));
     strace.stdin(Stdio::null());
     strace
 }
