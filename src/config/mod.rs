@@ -51,7 +51,11 @@ pub(crate) fn load(
 /// Understands the text of a file, whatever it is.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &str) {
-    drop(file::parse(&find::Found { path: "/opsctl.toml".into(), text: text.to_owned(), exposed: None }));
+    drop(file::parse(&find::Found {
+        path: "/opsctl.toml".into(),
+        text: text.to_owned(),
+        exposed: None,
+    }));
 }
 
 /// What the command line says; the commands' flags are put in here as they are.
