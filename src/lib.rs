@@ -42,14 +42,14 @@
 //! commands/*               thin: read, plan, apply, report; they do not import each other
 //! cli, failure             what can be typed; which error has which exit status and hint
 //! backup/                  what the commands are about:
-//!   take verify prune        the stories, from beginning to end
+//!   take publish verify prune    the stories, from beginning to end
 //!   description copy sink    pg_dump's word on what there is; rows out of the server; chunks into repositories
 //!   repository lease         names and folders; who is at work in them
 //!   manifest toc rows plan retention shrink notes
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration file, no command
 //! config/                  file, environment and flags, merged and checked once; only values leave it
-//! compression encryption lock log id stop exit environment secret clock text
+//! compression encryption lock log id stop sync exit environment secret clock text
 //! ```
 //!
 //! Threads with bounded queues, not async: the `postgres` crate blocks, and `rust-s3`'s tokio is driven from
@@ -60,9 +60,9 @@
 //!
 //! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
 //! its part of the report → report on stdout → exit status. stdout carries the report and nothing else
-//! (`--json`: one document, errors included); stderr carries the log. A [`stop::Stop`] tells everything that
-//! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. [`exit`]
-//! has the table of statuses, [`failure`] decides which error has which.
+//! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
+//! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
+//! has the table of statuses, `failure` decides which error has which.
 //!
 //! # A backup in its repository
 //!

@@ -22,7 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("text", &[]),
     ("exit", &[]),
     ("environment", &[]),
-    ("stop", &[]),
+    ("sync", &[]),
+    ("stop", &["sync"]),
     ("compression", &[]),
     ("encryption", &[]),
     ("lock", &[]),
@@ -31,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("config", &["environment", "secret"]),
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
-    ("child", &["secret", "stop"]),
+    ("child", &["secret", "stop", "sync"]),
     ("db", &["child", "environment", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
@@ -73,7 +74,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Stands in [`LAYERS`] for what nearly everybody needs.
 const BELOW: &str = "below";
-const BELOW_IS: &[&str] = &["clock", "compression", "encryption", "id", "secret", "stop"];
+const BELOW_IS: &[&str] = &["clock", "compression", "encryption", "id", "secret", "stop", "sync"];
 
 /// What `storage::s3` may know of the configuration: values, no file.
 const PLAIN_SETTINGS: &[&str] =

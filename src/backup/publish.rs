@@ -93,7 +93,7 @@ impl Draft<'_> {
             recipients: repository
                 .recipients
                 .as_ref()
-                .map(super::super::encryption::Recipients::names)
+                .map(crate::encryption::Recipients::names)
                 .unwrap_or_default(),
             layout: repository.layout,
             scope: self.request.scope.clone(),
