@@ -3,6 +3,7 @@
 pub(crate) mod broken;
 pub(crate) mod every_object;
 pub(crate) mod patient;
+#[allow(dead_code, reason = "the unit tests of the storage use the rest")]
 pub(crate) mod proxy;
 pub(crate) mod running;
 pub(crate) mod s3;
