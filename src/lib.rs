@@ -133,6 +133,8 @@ mod encryption;
 mod environment;
 mod exit;
 mod failure;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id;
 mod lock;
 mod log;

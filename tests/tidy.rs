@@ -166,7 +166,8 @@ fn module(file: &str) -> String {
 /// Is it compiled for tests or for fuzzing only?
 fn is_for_tests(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap();
-    ["tests.rs", "testing.rs", "suite.rs", "faulty.rs", "memory.rs", "documented.rs", "fuzzing.rs"].contains(&name)
+    ["tests.rs", "testing.rs", "suite.rs", "faulty.rs", "memory.rs", "documented.rs", "fuzzing.rs"]
+        .contains(&name)
         || file.contains("/tests/")
         || file.contains("/testing/")
 }
@@ -412,8 +413,7 @@ fn file_names_say_what_is_in_the_file() {
 
 #[test]
 fn every_module_says_what_it_is_for() {
-    let silent =
-        |f: &String| !read(f).starts_with("//! ") && !read(f).starts_with("#![no_main]\n//! ");
+    let silent = |f: &String| !read(f).starts_with("//! ");
     let found: Vec<_> = with_suffix(&[".rs"]).into_iter().filter(silent).collect();
     expect_none(
         &found,
@@ -636,12 +636,21 @@ fn make_check_needs_no_server() {
 #[test]
 fn invariants_name_tests_that_exist() {
     let map = read("src/lib.rs");
-    let (_, table) = map.split_once("//! | invariant | guarded by |").expect("lib.rs has the table of invariants");
+    let (_, table) = map
+        .split_once("//! | invariant | guarded by |")
+        .expect("lib.rs has the table of invariants");
     let (table, _) = table.split_once("//! # ").unwrap();
     let sources: String = with_suffix(&[".rs"]).iter().map(|f| read(f)).collect();
-    let cells = table.lines().filter_map(|line| line.rsplit(" | ").next()).flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    let found: Vec<_> = cells.filter(|name| !sources.contains(&format!("fn {name}("))).map(str::to_owned).collect();
-    expect_none(&found, "An invariant without its test is a wish: name the test that guards it now.");
+    let cells = table
+        .lines()
+        .filter_map(|line| line.rsplit(" | ").next())
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let found: Vec<_> =
+        cells.filter(|name| !sources.contains(&format!("fn {name}("))).map(str::to_owned).collect();
+    expect_none(
+        &found,
+        "An invariant without its test is a wish: name the test that guards it now.",
+    );
 }
 
 #[test]

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::backup::lease::Lease;
 use crate::backup::manifest::{self, Contents, Detail, LargeObject};
+use crate::backup::publish::sums;
 use crate::backup::repository::{LEASE, SUMS, VERIFICATIONS};
 use crate::backup::rows::{Digest, END_MARKER, RowCounter};
-use crate::backup::publish::sums;
 use crate::backup::verify::{Finding, Verification};
 use crate::clock::Moment;
 use crate::id::RunId;
@@ -73,13 +73,20 @@ fn the_document_lists_every_field() {
         detail.tables.values_mut().for_each(|table| table.partition_root = Some(String::new()));
     }
     let sealed = manifest::Manifest { contents: Contents::Sealed(String::new()), ..plain.clone() };
-    check("manifest.json", &[plain, sealed].map(|manifest| serde_json::to_value(manifest).unwrap()));
+    check(
+        "manifest.json",
+        &[plain, sealed].map(|manifest| serde_json::to_value(manifest).unwrap()),
+    );
 
     let lease = serde_json::from_slice(&Lease::new(&run, now()).to_json().unwrap()).unwrap();
     check(LEASE, &[lease]);
 
-    let finding =
-        Finding { artifact: Some(String::new()), chunk: Some(1), offset: Some(0), what: String::new() };
+    let finding = Finding {
+        artifact: Some(String::new()),
+        chunk: Some(1),
+        offset: Some(0),
+        what: String::new(),
+    };
     let verification = Verification {
         at: now(),
         backup: run.to_string(),
@@ -102,7 +109,8 @@ fn the_document_lists_every_field() {
 #[test]
 fn an_absent_field_is_the_documented_default() {
     let detail: Detail =
-        serde_json::from_str(r#"{"database":"","host":"","tables":{},"large_objects":{}}"#).unwrap();
+        serde_json::from_str(r#"{"database":"","host":"","tables":{},"large_objects":{}}"#)
+            .unwrap();
     assert_eq!(detail, Detail::default());
 }
 

@@ -18,6 +18,6 @@ pub(crate) mod toc;
 pub(crate) mod verify;
 
 #[cfg(test)]
-mod tests;
-#[cfg(test)]
 mod documented;
+#[cfg(test)]
+mod tests;

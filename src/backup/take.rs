@@ -372,7 +372,10 @@ fn copy_globals(
         "--database={}",
         environment.variables.get("PGDATABASE").map_or("", String::as_str)
     ));
-    let spec = Spec::new(programs.pg_dumpall()).args(arguments).envs(environment.variables.clone());
+    // pg_dumpall writes moments as the database it connects to likes them; others could not read them.
+    let mut variables = environment.variables.clone();
+    variables.extend([("PGDATESTYLE", "ISO"), ("PGTZ", "UTC")].map(|(n, v)| (n.into(), v.into())));
+    let spec = Spec::new(programs.pg_dumpall()).args(arguments).envs(variables);
     let mut child = spec.spawn(request.stop)?;
     let mut text = Vec::new();
     child.take_stdout().context("pg_dumpall has no output")?.read_to_end(&mut text)?;

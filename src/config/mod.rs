@@ -48,6 +48,16 @@ pub(crate) fn load(
     resolve::load(overrides, environment, working_directory, &find::Host::this())
 }
 
+/// Understands the text of a file, whatever it is.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(text: &str) {
+    drop(file::parse(&find::Found {
+        path: "/opsctl.toml".into(),
+        text: text.to_owned(),
+        exposed: None,
+    }));
+}
+
 /// What the command line says; the commands' flags are put in here as they are.
 ///
 /// Relative paths are relative to the working directory. Empty lists and `None` are flags not given.

@@ -15,6 +15,8 @@ mod certificate;
 mod child_environment;
 mod connection;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod parameters;
 mod password_file;
 pub(crate) mod programs;

@@ -209,7 +209,11 @@ impl Parameters {
 }
 
 /// Finds `[name]` in the text of a service file.
-fn parse_service(name: &str, text: &str, origin: &str) -> Result<Option<Parameters>, Error> {
+pub(super) fn parse_service(
+    name: &str,
+    text: &str,
+    origin: &str,
+) -> Result<Option<Parameters>, Error> {
     let mut found: Option<Parameters> = None;
     for (number, line) in text.lines().enumerate() {
         let origin = format!("{origin}, line {}", number + 1);

@@ -34,7 +34,7 @@ impl PasswordFile {
         }
     }
 
-    fn parse(text: &str) -> PasswordFile {
+    pub(super) fn parse(text: &str) -> PasswordFile {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
         PasswordFile(lines.map(Secret::new).collect())
     }

@@ -13,6 +13,9 @@
 
 mod backup;
 mod cli;
+mod config;
+mod demo;
+mod documents;
 mod exit_statuses;
 mod faults;
 mod kill;
@@ -20,8 +23,11 @@ mod locks;
 mod moving_source;
 mod restore_by_stock_tools;
 mod restore_notes;
+mod retention;
 mod s3_faults;
 mod secrets;
+mod several_repositories;
+mod shrink;
 mod signals;
 mod support;
 mod tls;
