@@ -83,9 +83,9 @@ fn a_copy_is_not_waited_for_when_pg_dump_is_gone() {
     let gate = Gate::close(patient.cluster, &patient.database);
     let running = Running::start(&patient.sandbox, &["backup"]);
     gate.wait(&running);
-    children(patient.cluster, &patient.database)
-        .iter()
-        .for_each(|(pid, _)| send(*pid, Signal::KILL));
+    for (pid, _) in children(patient.cluster, &patient.database) {
+        send(pid, Signal::KILL);
+    }
     // The gate is closed: the copy would never have come to its end.
     let run = running.end();
     gate.open();
@@ -111,7 +111,7 @@ fn the_session_of_a_copy_is_ended() {
     let copies =
         "application_name = 'opsctl backup' AND query LIKE 'COPY%' AND wait_event = 'advisory'";
     disturbed(12, "lost the connection while trying to copy table public.gate", |patient| {
-        terminate(patient, copies)
+        terminate(patient, copies);
     });
 }
 

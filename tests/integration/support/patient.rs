@@ -1,6 +1,6 @@
 //! A database with a good backup, and all that must be true after a run on it went wrong.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::running::{children, eventually};
 use super::{Cluster, Run, Sandbox};
@@ -77,7 +77,9 @@ impl<'a> Patient<'a> {
 
 impl Run {
     /// Ends the chain: the status was all there was to assert.
-    pub(crate) fn silence(self) {}
+    pub(crate) fn silence(self) {
+        drop(self);
+    }
 }
 
 /// Makes a sandbox with a temporary directory of its own.
@@ -111,11 +113,11 @@ pub(crate) fn check_log(run: &Run) {
 }
 
 /// Returns the folders of backups with a file in them, and whether each has a manifest.
-pub(crate) fn folders(path: &std::path::Path) -> Vec<(String, bool)> {
-    fn has_files(path: &PathBuf) -> bool {
-        path.is_file() || entries(path).iter().any(has_files)
+pub(crate) fn folders(path: &Path) -> Vec<(String, bool)> {
+    fn has_files(path: &Path) -> bool {
+        path.is_file() || entries(path).iter().any(|path| has_files(path))
     }
-    let folders = entries(path).into_iter().filter(has_files);
+    let folders = entries(path).into_iter().filter(|path| has_files(path));
     folders
         .map(|path| {
             (
@@ -127,7 +129,7 @@ pub(crate) fn folders(path: &std::path::Path) -> Vec<(String, bool)> {
 }
 
 /// Returns the files that no backup has: temporary ones, and leases that a manifest does not make void.
-pub(crate) fn unfinished(path: &std::path::Path) -> Vec<PathBuf> {
+pub(crate) fn unfinished(path: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in entries(path) {
         let name = entry.file_name().unwrap().to_string_lossy().into_owned();
@@ -142,7 +144,7 @@ pub(crate) fn unfinished(path: &std::path::Path) -> Vec<PathBuf> {
     found
 }
 
-fn entries(path: &std::path::Path) -> Vec<PathBuf> {
+fn entries(path: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let mut paths: Vec<_> = entries.map(|entry| entry.path()).collect();
     paths.sort();
