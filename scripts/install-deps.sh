@@ -20,6 +20,7 @@ test='radosgw                 radosgw
       ceph-osd                ceph-osd
       ceph-common             radosgw-admin
       age                     age
+      awscli                  aws
       zstd                    zstd
       strace                  strace
       openssl                 openssl
@@ -40,7 +41,7 @@ esac
 # Debian keeps daemons there, which is not in everyone's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 
-missing=()
+missing=() pip=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 while read -r package sign; do
     case $sign in
@@ -72,5 +73,11 @@ echo 'create_main_cluster = false' | "${as_root[@]}" tee "$setting" >/dev/null
 apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C apt-get -q -y)
 {
     "${apt[@]}" update
+    # Ubuntu 24.04 has no such package.
+    if [[ " ${missing[*]} " == *' awscli '* ]] && ! apt-cache show awscli >/dev/null 2>&1; then
+        missing=("${missing[@]/#awscli/python3-pip}")
+        pip=("${as_root[@]}" python3 -m pip install --quiet --break-system-packages --root-user-action=ignore awscli)
+    fi
     "${apt[@]}" install --no-install-recommends "${missing[@]}"
+    [ ${#pip[@]} = 0 ] || "${pip[@]}"
 } </dev/null >&2 || die "apt-get could not install: ${missing[*]}"

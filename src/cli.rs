@@ -135,8 +135,10 @@ pub(crate) struct BackupArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {
     /// List the backups in each repository, and why each is kept
+    #[command(after_help = LIST_EXITS)]
     List,
     /// Apply retention, and remove what crashed runs left
+    #[command(after_help = PRUNE_EXITS)]
     Prune(PruneArgs),
 }
 
@@ -187,6 +189,7 @@ pub(crate) struct Which {
 
 /// Look at the configuration
 #[derive(Args, Debug)]
+#[command(after_help = CONFIG_EXITS)]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     pub(crate) command: ConfigCommand,
@@ -198,10 +201,13 @@ pub(crate) struct ConfigArgs {
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Check the configuration and list everything that is wrong
+    #[command(after_help = CONFIG_EXITS)]
     Check,
     /// Show every setting and where it comes from; secrets are not shown
+    #[command(after_help = CONFIG_EXITS)]
     Show,
     /// Print a commented configuration file
+    #[command(after_help = CONFIG_EXITS)]
     Example,
 }
 
@@ -210,6 +216,7 @@ pub(crate) enum ConfigCommand {
 /// Starts a private server (never an existing one), loads a sample database, backs it up, verifies the
 /// backup, and removes the server.
 #[derive(Args, Debug)]
+#[command(after_help = DEMO_EXITS)]
 pub(crate) struct DemoArgs {
     /// Keep everything in this directory, which must be new, empty, or of an earlier demo
     #[arg(long, value_name = "DIR")]
@@ -230,6 +237,20 @@ const BACKUP_EXITS: &str = "\
 Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup;
 3 suddenly smaller (with --fail-on-shrink); 10 configuration; 11 another backup of it is running;
 12 database; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const LIST_EXITS: &str = "\
+Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const PRUNE_EXITS: &str = "\
+Exit statuses: 0 what is not kept is removed; 1 failed, or something could not be removed;
+10 configuration; 11 a backup is running; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const CONFIG_EXITS: &str = "\
+Exit statuses: 0 the configuration is in order; 10 it is not; 1 failed.";
+
+const DEMO_EXITS: &str = "\
+Exit statuses: 0 all of it worked; 1 failed; 14 deadline; 130, 143 interrupted, the server is stopped.
+Else as backup and verify-backup end.";
 
 const VERIFY_EXITS: &str = "\
 Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there is none;

@@ -210,6 +210,16 @@ impl Repository {
             Ok(json) => Ok(Lease::parse(&json).is_none_or(|lease| lease.is_stale(now))),
             Err(storage::Error::NotFound { .. }) => {
                 let objects = self.storage.list(&folder.prefix)?;
+                // A run that was killed while it wrote its lease left it under a temporary name.
+                let half_written = |o: &&storage::Object| {
+                    o.key.as_str().starts_with(&format!("{}.{LEASE}.", folder.prefix))
+                };
+                if let Some(object) = objects.iter().find(half_written)
+                    && let Ok(json) = self.storage.get(&object.key, 1 << 16)
+                    && let Some(lease) = Lease::parse(&json)
+                {
+                    return Ok(lease.is_stale(now));
+                }
                 let newest = objects.iter().map(|o| o.modified_at).max();
                 Ok(newest.is_none_or(|at| now.signed_duration_since(at) > ABANDONED_AFTER))
             }

@@ -30,7 +30,7 @@ use crate::db::{self, ChildEnvironment, Target};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::id::RunId;
-use crate::stop::Stop;
+use crate::stop::{Reason, Stop};
 use crate::storage::Overwrite;
 use crate::sync::{into_inner, lock};
 
@@ -313,14 +313,18 @@ fn run_workers(
     jobs: usize,
 ) -> anyhow::Result<()> {
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
+    // Ends the workers' statements: one may wait for something that never comes. Its reason is never told,
+    // because the failure is there first.
+    let halt = Stop::new();
     let fail = |error: anyhow::Error| {
         lock(&failure).get_or_insert(error);
         work.give_up();
+        halt.request(Reason::Deadline);
     };
     let ticket = snapshot.ticket();
     let worker = || {
         let run = || {
-            let mut connection = ticket.join(request.stop)?;
+            let mut connection = ticket.join(&halt)?;
             work.run(connection.client())
         };
         if let Err(error) = run() {
@@ -333,9 +337,8 @@ fn run_workers(
             if let Err(error) = description.pg_dump.is_well() {
                 fail(error.into());
             }
-            // An interruption reaches the workers by their connections, which cancel their queries.
-            if request.stop.sleep(Duration::from_millis(20)).is_err() {
-                work.give_up();
+            if let Err(stopped) = request.stop.sleep(Duration::from_millis(20)) {
+                fail(stopped.into());
                 break;
             }
         }
@@ -369,7 +372,10 @@ fn copy_globals(
         "--database={}",
         environment.variables.get("PGDATABASE").map_or("", String::as_str)
     ));
-    let spec = Spec::new(programs.pg_dumpall()).args(arguments).envs(environment.variables.clone());
+    // pg_dumpall writes moments as the database it connects to likes them; others could not read them.
+    let mut variables = environment.variables.clone();
+    variables.extend([("PGDATESTYLE", "ISO"), ("PGTZ", "UTC")].map(|(n, v)| (n.into(), v.into())));
+    let spec = Spec::new(programs.pg_dumpall()).args(arguments).envs(variables);
     let mut child = spec.spawn(request.stop)?;
     let mut text = Vec::new();
     child.take_stdout().context("pg_dumpall has no output")?.read_to_end(&mut text)?;

@@ -55,13 +55,21 @@ fn password_in_authority(text: &str) -> Option<std::ops::Range<usize>> {
     Some(colon + 1..at_sign)
 }
 
-/// Finds the value of the next `password=` (also `sslpassword=`) from `from` on, quoted or not.
+/// Finds the value of the next `password=` (also `sslpassword=` and what looks like a slip of the pen, such as
+/// `passwd=`, but not `passfile=`) from `from` on, quoted or not.
 fn password_value(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
     let lower = text.to_ascii_lowercase();
     let mut at = from;
     loop {
-        at += lower.get(at..)?.find("password")? + "password".len();
+        at += lower.get(at..)?.find("pass")? + "pass".len();
+        let ending =
+            lower[at..].bytes().take_while(|b| b.is_ascii_alphabetic() || *b == b'_').count();
+        let is_file = &lower[at..at + ending] == "file";
+        at += ending;
         let rest = text[at..].trim_start();
+        if is_file {
+            continue;
+        }
         let Some(value) = rest.strip_prefix('=').map(str::trim_start) else { continue };
         let start = text.len() - value.len();
         let length = match value.strip_prefix('\'') {
@@ -77,9 +85,21 @@ fn password_value(text: &str, from: usize) -> Option<std::ops::Range<usize>> {
             None => value.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(value.len()),
         };
         if length > 0 {
-            return Some(start..start + length);
+            let end = start + length;
+            // Words that belong to no key are the rest of a password that should have been quoted.
+            let strays = if text.contains("://") { 0 } else { stray_length(&text[end..]) };
+            return Some(start..end + strays);
         }
     }
+}
+
+/// Returns how much of `text` comes before the next `key=`.
+fn stray_length(text: &str) -> usize {
+    let before = text.split_once('=').map_or(text, |(before, _)| {
+        let before = before.trim_end();
+        before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '_')
+    });
+    before.trim_end().len()
 }
 
 #[cfg(test)]
@@ -104,6 +124,9 @@ mod tests {
         check(r"host=h password = 'ge \' heim' user=u", "host=h password = *** user=u");
         check("host=h passfile=/x dbname=password", "host=h passfile=/x dbname=password");
         check("sslpassword=a password=b", "sslpassword=*** password=***");
+        check("password=a b c user=u", "password=*** user=u");
+        check("password='a' b", "password=***");
+        check("postgresql://h/d?passwort=a&Passwd=b", "postgresql://h/d?passwort=***&Passwd=***");
     }
 
     #[test]

@@ -12,13 +12,25 @@
 )]
 
 mod backup;
+mod cli;
 mod config;
 mod demo;
 mod documents;
+mod exit_statuses;
+mod faults;
+mod kill;
+mod locks;
 mod moving_source;
 mod restore_by_stock_tools;
 mod restore_notes;
+mod retention;
+mod s3_faults;
+mod secrets;
+mod several_repositories;
+mod shrink;
+mod signals;
 mod support;
+mod tls;
 mod verify_backup;
 mod verify_damage;
 mod verify_in_s3;

@@ -30,8 +30,11 @@ fn follow(notes: &str, cluster: &Cluster, sandbox: &Sandbox, with: &[(&str, &str
     bash.env("NEWDB", &name).envs(with.iter().copied());
     let output = bash.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    let unexpected: Vec<&str> =
-        said.lines().filter(|line| !line.contains("ERROR:  role \"")).collect();
+    let harmless = |line: &&str| {
+        let exists = line.contains("ERROR:  role \"") && line.ends_with(" already exists");
+        exists || line.contains("NOTICE:  role ")
+    };
+    let unexpected: Vec<&str> = said.lines().filter(|line| !harmless(line)).collect();
     assert!(
         output.status.success() && unexpected.is_empty(),
         "{}: {said}\n{script}",
@@ -61,7 +64,7 @@ fn every_object_is_restored_from_s3_by_the_notes() {
     let (every, s3) = (on_installed(), S3::shared());
     let bucket = s3.bucket();
     let mut sandbox =
-        every.sandbox(&format!("[repository]\nlocation = \"s3://{bucket}/a prefix/ü\"\n"));
+        every.sandbox(&format!("[repository]\nlocation = \"s3://{bucket}/a.prefix/x=1\"\n"));
     s3.set_up(&mut sandbox);
     {
         let _alone = every.alone();
@@ -73,7 +76,7 @@ fn every_object_is_restored_from_s3_by_the_notes() {
     with.retain(|(name, _)| ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].contains(name));
     let report = sandbox.json(0, &["backup", "list"]);
     let id = report["databases"][0]["repositories"][0]["backups"][0]["backup"].as_str().unwrap();
-    let key = format!("a%20prefix/%C3%BC/{}/{id}/RESTORE.md", every.database);
+    let key = format!("a.prefix/x%3D1/{}/{id}/RESTORE.md", every.database);
     let notes = String::from_utf8(s3.get(&bucket, &key)).unwrap();
     every.assert_equals(&follow(&notes, &every.cluster, &sandbox, &with));
 }

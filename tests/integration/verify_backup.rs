@@ -175,9 +175,9 @@ fn encrypted() -> (Sandbox, String, std::path::PathBuf) {
 }
 
 fn third_chunk(folder: &std::path::Path) -> String {
-    let names =
+    let mut names =
         std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| name.ends_with(".000003.age")).next().expect("a table of several chunks")
+    names.find(|name| name.ends_with(".000003.age")).expect("a table of several chunks")
 }
 
 #[test]

@@ -119,7 +119,8 @@ fn a_wrong_digest_is_found() {
         .unwrap()
         .to_owned();
     backup.edit(|m| {
-        m["contents"]["open"]["tables"][&name]["digest"] = json!("00000000000000000000000000000000")
+        m["contents"]["open"]["tables"][&name]["digest"] =
+            json!("00000000000000000000000000000000");
     });
     backup.is_found(&[&format!(
         "artifact `{name}`: its rows are not those that were dumped: digest {digest}"

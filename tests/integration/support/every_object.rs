@@ -120,13 +120,12 @@ pub(crate) fn assert_same(before: &str, after: &str) {
     let (mut a, mut b) = (before.lines(), after.lines());
     for number in 1.. {
         let (left, right) = (a.next(), b.next());
-        if left != right {
-            panic!(
-                "line {number} of the dumps differs:\n  source:   {:?}\n  restored: {:?}",
-                cut(left),
-                cut(right)
-            );
-        }
+        assert!(
+            left == right,
+            "line {number} of the dumps differs:\n  source:   {:?}\n  restored: {:?}",
+            cut(left),
+            cut(right)
+        );
     }
 }
 

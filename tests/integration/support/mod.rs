@@ -2,6 +2,10 @@
 
 pub(crate) mod broken;
 pub(crate) mod every_object;
+pub(crate) mod patient;
+#[allow(dead_code, reason = "the unit tests of the storage, which have it too, use the rest")]
+pub(crate) mod proxy;
+pub(crate) mod running;
 pub(crate) mod s3;
 
 use std::collections::BTreeMap;
@@ -218,17 +222,6 @@ impl Cluster {
         stock(self.program("psql").args(["-XAtqv", "ON_ERROR_STOP=1", "-d", database, "-c", sql]))
             .trim_end()
             .to_owned()
-    }
-
-    /// Runs a file of SQL.
-    #[track_caller]
-    pub(crate) fn sql_file(&self, database: &str, file: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
-        stock(
-            self.program("psql")
-                .args(["-Xqv", "ON_ERROR_STOP=1", "-d", database, "-o", "/dev/null", "-f"])
-                .arg(path),
-        );
     }
 }
 

@@ -1,7 +1,6 @@
 //! A real S3 server, and what tests do to its objects behind opsctl's back, by curl.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
@@ -118,14 +117,5 @@ impl S3 {
     /// Removes an object.
     pub(crate) fn delete(&self, bucket: &str, key: &str) {
         stock(self.curl(&format!("/{bucket}/{key}")).args(["-X", "DELETE"]));
-    }
-
-    /// Copies all objects below a prefix into a directory, with their paths below it.
-    pub(crate) fn download(&self, bucket: &str, prefix: &str, to: &Path) {
-        for key in self.list(bucket, prefix) {
-            let path = to.join(key.strip_prefix(prefix).unwrap());
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, self.get(bucket, &key)).unwrap();
-        }
     }
 }
