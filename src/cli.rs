@@ -123,6 +123,9 @@ pub(crate) struct BackupArgs {
     /// End with status 3 if the backup is suddenly much smaller than the previous one
     #[arg(long)]
     pub(crate) fail_on_shrink: bool,
+    /// It may be much smaller than the previous one: compare later ones with it
+    #[arg(long)]
+    pub(crate) accept_shrink: bool,
     /// Do not apply retention afterwards
     #[arg(long)]
     pub(crate) no_prune: bool,

@@ -57,6 +57,10 @@ pub(crate) struct Manifest {
     pub(crate) scope: Scope,
     /// Sums, so that listing and comparing backups needs no identity.
     pub(crate) totals: Totals,
+    /// Was it taken with the word that it may be much smaller than the one before? Then later ones are compared with
+    /// it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) shrink_accepted: bool,
     /// Until when the storage refuses to remove it, if it was written under object lock.
     pub(crate) locked_until: Option<Moment>,
     /// Everything stored, but the manifest itself, `SHA256SUMS` and the verifications.
@@ -397,6 +401,7 @@ pub(crate) mod tests {
             layout: Layout::Joined,
             scope: Scope::default(),
             totals: Totals::default(),
+            shrink_accepted: false,
             locked_until: None,
             artifacts: vec![
                 artifact(TOC, Kind::Toc, Format::None, vec![chunk(100, 100, 0)]),

@@ -98,6 +98,7 @@ impl Draft<'_> {
             layout: repository.layout,
             scope: self.request.scope.clone(),
             totals: Totals::default(),
+            shrink_accepted: self.request.shrink_accepted,
             locked_until: repository
                 .lock_days
                 .map(|days| ended_at + chrono::TimeDelta::days(i64::from(days))),

@@ -53,6 +53,8 @@ pub(crate) struct Request<'a> {
     pub(crate) scope: Scope,
     pub(crate) compression: Compression,
     pub(crate) jobs: usize,
+    /// May it be much smaller than the one before?
+    pub(crate) shrink_accepted: bool,
     pub(crate) repositories: &'a [Repository],
     pub(crate) progress: &'a ProgressBar,
     pub(crate) stop: &'a Stop,

@@ -65,6 +65,7 @@ impl Scene {
             scope: Scope::default(),
             compression: Compression::Gzip(1),
             jobs: 2,
+            shrink_accepted: false,
             repositories,
             progress: &ProgressBar::hidden(),
             stop: &Stop::new(),

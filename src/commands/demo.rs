@@ -67,6 +67,7 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
         scope: Scope::default(),
         compression: Compression::Auto,
         jobs: default_jobs(None),
+        shrink_accepted: false,
         repositories: std::slice::from_ref(&repository),
         progress: &context.progress,
         stop: &context.stop,

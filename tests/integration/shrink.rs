@@ -66,6 +66,24 @@ fn with_fail_on_shrink_it_is_bad_news_and_nothing_is_removed() {
 }
 
 #[test]
+fn the_second_empty_backup_is_as_suspicious_as_the_first_until_somebody_accepts_it() {
+    let (sandbox, database) = backed_up();
+    Cluster::shared().sql(&database, "TRUNCATE t");
+    for _ in 0..2 {
+        let run = sandbox.run(&["backup", "--fail-on-shrink"]).expect(3);
+        assert!(
+            run.stdout.contains("0 rows, 1000 in the previous backup 20200301T020000Z-"),
+            "{run:#?}"
+        );
+        assert!(run.stderr.contains("--accept-shrink"), "{run:#?}");
+    }
+    assert_eq!(stored(&sandbox, &database), 3, "the good one is still there");
+    sandbox.run(&["backup", "--fail-on-shrink", "--accept-shrink"]).ends_with(0);
+    sandbox.run(&["backup", "--fail-on-shrink"]).ends_with(0);
+    assert_eq!(stored(&sandbox, &database), 1, "retention goes on");
+}
+
+#[test]
 fn a_database_without_tables_is_suspicious() {
     let cluster = Cluster::shared();
     let sandbox = Sandbox::new(&cluster.url(&cluster.database()));

@@ -36,7 +36,7 @@ pub(in crate::commands) fn run(context: &Context, args: &BackupArgs) -> anyhow::
         Some(BackupCommand::List) => retain::list(context, &config),
         Some(BackupCommand::Prune(_)) => retain::prune_all(context, &config, args.dry_run),
         None if args.dry_run => plan::plan_all(context, &config),
-        None => take::back_up_all(context, &config, !args.no_prune),
+        None => take::back_up_all(context, &config, args),
     }
 }
 

@@ -10,6 +10,7 @@ use crate::backup::repository::Repository;
 use crate::backup::retention::Condition;
 use crate::backup::shrink;
 use crate::backup::take::{self, Request, Taken};
+use crate::cli::BackupArgs;
 use crate::commands::{Context, Report, default_jobs, open};
 use crate::config::{self, Config};
 use crate::db::Target;
@@ -21,20 +22,21 @@ use crate::text::bytes;
 pub(super) fn back_up_all(
     context: &Context,
     config: &Config,
-    prune: bool,
+    args: &BackupArgs,
 ) -> anyhow::Result<Report> {
     let repositories = open::repositories(context, config)?;
     for_each_database(context, config, |target, name, database| {
         let (_file_lock, mut advisory_lock) = lock(context, config, Some(target), name)?;
         let began = std::time::Instant::now();
-        let taken = back_up(context, config, &repositories, target, name, database)?;
+        let taken =
+            back_up(context, config, &repositories, args.accept_shrink, (target, name, database))?;
         // Without the lock, another host may be at work on the same folders.
         let locked = advisory_lock.as_mut().is_none_or(|lock| {
             lock.check().inspect_err(|error| tracing::warn!("nothing is removed: {error}")).is_ok()
         });
         let results: Vec<_> = taken
             .into_iter()
-            .map(|taken| finish(context, config, name, taken, prune && locked))
+            .map(|taken| finish(context, config, name, taken, locked && !args.no_prune))
             .collect();
         Ok(summarize(context, name, &results, began.elapsed().as_secs_f64()))
     })
@@ -44,9 +46,8 @@ fn back_up(
     context: &Context,
     config: &Config,
     repositories: &[Repository],
-    target: &Target,
-    name: &str,
-    database: &config::Database,
+    shrink_accepted: bool,
+    (target, name, database): (&Target, &str, &config::Database),
 ) -> anyhow::Result<Vec<Taken>> {
     context.progress.set_message(name.to_owned());
     let settings = &config.backup;
@@ -60,6 +61,7 @@ fn back_up(
         scope: scope(settings),
         compression: settings.compression,
         jobs: default_jobs(settings.jobs),
+        shrink_accepted,
         repositories,
         progress: &context.progress,
         stop: &context.stop,
@@ -104,13 +106,13 @@ fn finish(context: &Context, config: &Config, name: &str, taken: Taken, prune: b
             };
         }
     };
-    let mut suspicions = shrink::suspicions(&manifest, None, settings.shrink_percent);
+    let mut suspicions = shrink::suspicions(&manifest, [], settings.shrink_percent);
     let mut pruned = serde_json::Value::Null;
     let mut problem = None;
     match plan_of(context, config, &repository, name) {
         Ok(plan) => {
-            suspicions =
-                shrink::suspicions(&manifest, previous(&plan, &manifest), settings.shrink_percent);
+            let earlier = earlier(&plan, &manifest);
+            suspicions = shrink::suspicions(&manifest, earlier, settings.shrink_percent);
             // A backup that may be the ruin of a good one must not make room for itself.
             let keep = !suspicions.is_empty() && settings.fail_on_shrink;
             if prune && keep {
@@ -135,6 +137,11 @@ fn finish(context: &Context, config: &Config, name: &str, taken: Taken, prune: b
             problem = Some(message);
         }
     }
+    if !suspicions.is_empty() {
+        tracing::warn!(
+            "if that is right, take one with --accept-shrink: later ones are compared with it"
+        );
+    }
     for suspicion in &suspicions {
         tracing::warn!(
             "the backup of `{name}` in repository `{}` is suspicious: {suspicion}",
@@ -155,14 +162,15 @@ fn finish(context: &Context, config: &Config, name: &str, taken: Taken, prune: b
     Stored { repository: repository.name.clone(), exit, text, json, manifest: Some(manifest) }
 }
 
-/// Returns the newest good backup before `manifest`.
-fn previous<'a>(plan: &'a Plan, manifest: &Manifest) -> Option<&'a Manifest> {
-    let before = |p: &&Planned| {
+/// Returns the good backups before `manifest`, oldest first.
+fn earlier<'a>(plan: &'a Plan, manifest: &Manifest) -> impl Iterator<Item = &'a Manifest> {
+    let (id, begun_at) = (manifest.id.clone(), manifest.begun_at);
+    let before = move |p: &&Planned| {
         p.decision.backup.condition == Condition::Good
-            && p.decision.backup.id != manifest.id
-            && p.decision.backup.at <= manifest.begun_at
+            && p.decision.backup.id != id
+            && p.decision.backup.at <= begun_at
     };
-    plan.backups.iter().find(before).and_then(|p| p.manifest.as_deref())
+    plan.backups.iter().rev().filter(before).filter_map(|p| p.manifest.as_deref())
 }
 
 fn summarize(context: &Context, name: &str, results: &[Stored], seconds: f64) -> Outcome {
