@@ -67,6 +67,16 @@ impl Local {
         Error::Exists { key: key.to_string(), place: self.place() }
     }
 
+    /// Refuses a root that can never be: a file, or something below a file. Listing it as empty would hide a typing
+    /// error behind "no backups".
+    fn check_root(&self) -> io::Result<()> {
+        match self.root.metadata() {
+            Ok(metadata) if !metadata.is_dir() => Err(ErrorKind::NotADirectory.into()),
+            Err(error) if error.kind() == ErrorKind::NotADirectory => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     /// Refuses a path that leads through a symbolic link.
     fn check_folders(&self, path: &str) -> io::Result<()> {
         for (at, _) in path.match_indices('/') {
@@ -240,7 +250,10 @@ impl Storage for Local {
                     objects.push(object(key, metadata));
                 }
             };
-            let walked = self.check_folders(folder).and_then(|()| self.walk(folder, &mut visit));
+            let walked = self
+                .check_root()
+                .and_then(|()| self.check_folders(folder))
+                .and_then(|()| self.walk(folder, &mut visit));
             walked.map_err(|error| self.error(format!("list `{prefix}`"), error))?;
         }
         objects.sort_by(|a, b| a.key.cmp(&b.key));
@@ -250,6 +263,7 @@ impl Storage for Local {
     fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
         let list = || {
             let mut folders = Vec::new();
+            self.check_root()?;
             self.check_folders(prefix)?;
             for entry in entries(&self.root.join(prefix))? {
                 let Some((path, metadata)) = self.look(prefix, &entry)? else { continue };
@@ -484,6 +498,18 @@ mod tests {
     }
 
     suite::conformance!(super::storage());
+
+    #[test]
+    fn a_root_that_is_a_file_or_below_one_is_not_empty_but_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::OpenOptions::new().write(true).create_new(true).open(&file).unwrap();
+        for root in [file.clone(), file.join("below")] {
+            let storage = Local::open(root);
+            assert!(storage.list("").is_err());
+            assert!(storage.list_folders("").is_err());
+        }
+    }
 
     #[test]
     fn opening_creates_nothing() {
