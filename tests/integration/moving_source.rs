@@ -4,6 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::every_object::{assert_same, content, only_backup, restore};
+use crate::support::running::send;
 use crate::support::{Cluster, Sandbox, installed, stock, unique};
 
 /// More than three ranges of pages in few rows, and money that is moved but never made.
@@ -79,7 +80,7 @@ struct Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        stock(Command::new("kill").args(["-QUIT", &self.server.id().to_string()]));
+        send(self.server.id(), rustix::process::Signal::QUIT);
         self.server.wait().unwrap();
     }
 }
