@@ -67,6 +67,7 @@ fn the_document_lists_every_field() {
 
     let mut plain = manifest::tests::sample(run.clone(), now());
     plain.artifacts[0].chunks[0].object = Some(String::new());
+    plain.shrink_accepted = true;
     if let Contents::Open(detail) = &mut plain.contents {
         let object = LargeObject { oid: 1, bytes: 0, digest: Digest::default() };
         detail.large_objects.insert("blob_1.dat".to_owned(), object);
