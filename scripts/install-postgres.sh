@@ -71,7 +71,7 @@ trap 'rm -rf "$work"' EXIT
 trap 'exit 143' INT TERM HUP
 chmod 755 "$work"
 log=$work/log
-mkdir -p "$work"/apt/{lists,archives}/partial "$work"/apt/etc "$work/root"
+mkdir -p "$work"/apt/{lists,archives}/partial "$work"/apt/etc "$work/tree"
 echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/apt/etc/sources.list"
 
 # What PostgreSQL's packages name but its programs do not need to run counts as installed.
@@ -108,26 +108,26 @@ echo "downloading PostgreSQL $major of Debian $suite" >&2
     tail -n 20 "$log" >&2
     die "cannot download the packages of PostgreSQL $major"
 }
-for package in "$work"/apt/archives/*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x -C "$work/root" --keep-directory-symlink; done
+for package in "$work"/apt/archives/*.deb; do dpkg-deb --fsys-tarfile "$package" | tar -x -C "$work/tree" --keep-directory-symlink; done
 
-lib=$(cd "$work/root" && find . -name 'ld-linux*.so*' | head -n 1)
+lib=$(cd "$work/tree" && find . -name 'ld-linux*.so*' | head -n 1)
 [ -n "$lib" ] || die "no dynamic loader among the packages"
 loader=$root/${lib#./}
-triplet=$(basename "$(dirname "$(find "$work/root/usr/lib" -name 'libpq.so.5')")")
-mkdir "$work/root/programs"
-new_bin=$work/root/usr/lib/postgresql/$major/bin
-rm -f "$work/root/usr/lib/postgresql/$major/lib"/llvmjit*
+triplet=$(basename "$(dirname "$(find "$work/tree/usr/lib" -name 'libpq.so.5')")")
+mkdir "$work/tree/programs"
+new_bin=$work/tree/usr/lib/postgresql/$major/bin
+rm -f "$work/tree/usr/lib/postgresql/$major/lib"/llvmjit*
 for program in "$new_bin"/*; do
     name=${program##*/}
     # Some are scripts already.
     [ "$(head -c 4 "$program" | tail -c 3)" = ELF ] || continue
-    mv "$program" "$work/root/programs/$name"
+    mv "$program" "$work/tree/programs/$name"
     printf '#!/bin/sh\nexec %q --argv0 "$0" --library-path %q %q "$@"\n' "$loader" \
         "$root/usr/lib/$triplet:$root/lib/$triplet" "$root/programs/$name" >"$program"
     chmod 755 "$program"
 done
-rm -rf "$work/root/usr/share/doc" "$work/root/usr/share/man" "$work/root/var" "$work/root/etc"
+rm -rf "$work/tree/usr/share/doc" "$work/tree/usr/share/man" "$work/tree/var" "$work/tree/etc"
 # Renamed into place, so that whoever comes second finds either nothing or the whole.
-mv -T "$work/root" "$root" 2>/dev/null || complete "$bin" || die "cannot write $root"
+mv -T "$work/tree" "$root" 2>/dev/null || complete "$bin" || die "cannot write $root"
 "$bin/postgres" --version >&2
 echo "$bin"

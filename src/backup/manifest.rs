@@ -2,8 +2,8 @@
 //!
 //! `manifest.json` is written last and removed first: a backup exists when its manifest does. The format
 //! is documented in `docs/formats.md`; version 1 is this one. A manifest of another version is refused, not
-//! guessed at. In an encrypted backup everything that tells of the content (names, row counts per table,
-//! digests, the server's address) is sealed: see [`Contents`].
+//! guessed at. In an encrypted backup the names of tables, their digests and the server's address are sealed, see
+//! [`Contents`]; sizes and row counts of the numbered artifacts are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 

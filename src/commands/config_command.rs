@@ -6,6 +6,7 @@ use crate::cli::{ConfigArgs, ConfigCommand};
 use crate::commands::{Context, Report, Silence};
 use crate::config::{self, Overrides};
 use crate::exit::Exit;
+use crate::text::counted;
 
 pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {
     match args.command {
@@ -28,6 +29,8 @@ fn check(context: &Context, args: &ConfigArgs) -> Report {
         Ok(loaded) => loaded,
         Err(error) => {
             let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+            let n = counted(problems.len() as u64, "problem");
+            tracing::error!("the configuration is not valid: {n}");
             let json = serde_json::json!({ "problems": problems });
             let text = problems.join("\n") + "\n";
             let exit = Exit::Configuration;

@@ -76,12 +76,12 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     let totals = manifest.totals;
     writeln!(
         text,
-        "Backed up {} and {} ({} as {} of {:?}): {:.1} s.",
+        "Backed up {} and {} ({} as {}, {}): {:.1} s.",
         counted(totals.tables, "table"),
         counted(totals.rows, "row"),
         bytes(totals.raw_bytes),
         bytes(totals.stored_bytes),
-        manifest.compression,
+        manifest.compression.suffix().trim_start_matches('.'),
         seconds(began),
     )?;
 
@@ -100,6 +100,8 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     drop(connection);
     drop(server);
     let place = dir.join("backups").join(folder.path());
+    let program = std::env::current_exe();
+    let program = program.map_or_else(|_| "opsctl".to_owned(), |path| path.display().to_string());
     writeln!(text, "The server is gone. The backup is in\n  {}", place.display())?;
     writeln!(
         text,
@@ -107,12 +109,12 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
     )?;
     writeln!(
         text,
-        "  opsctl backup list --repository {} --database {DATABASE}",
+        "  {program} backup list --repository {} --database {DATABASE}",
         dir.join("backups").display()
     )?;
     writeln!(
         text,
-        "  opsctl verify-backup --repository {} --database {DATABASE}",
+        "  {program} verify-backup --repository {} --database {DATABASE}",
         dir.join("backups").display()
     )?;
     let json = serde_json::json!({ "backup": context.run, "folder": place, "totals": totals, "verification": result });

@@ -48,7 +48,7 @@ impl Merge<'_> {
             // libpq's programs take a name with `=` or `://` for a connection string.
             if name.is_empty() || name.contains('=') || name.contains("://") {
                 let message =
-                    "is not the name of a database: a connection string goes into `--url`";
+                    "is not the name of a database: a connection string goes into DATABASE_URL";
                 self.problem(Source::flag("--database"), message);
             } else if !names.contains(&name) {
                 names.push(name);
