@@ -30,7 +30,8 @@ fn it_shows_a_verified_backup_works_twice_and_leaves_no_server() {
 
     let second = sandbox.run(&args).expect(0);
     // What it tells to try works.
-    let hints = second.stdout.lines().filter_map(|line| line.trim().strip_prefix("opsctl "));
+    let program = format!("{} ", env!("CARGO_BIN_EXE_opsctl"));
+    let hints = second.stdout.lines().filter_map(|line| line.trim().strip_prefix(&program));
     let hints: Vec<Vec<&str>> = hints.map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(hints.len(), 2, "{second:#?}");
     for hint in hints {
