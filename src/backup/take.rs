@@ -103,6 +103,8 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
     let detail = match copied {
         Ok(detail) => detail,
         Err(error) => {
+            // First, or a renewal could put the lease back into a folder that is gone.
+            drop(heartbeats);
             discard(&open, &folder, request);
             let all_lost = lanes.iter().all(|lane| lane.artifacts.is_err());
             if !all_lost || request.stop.reason().is_some() {
