@@ -205,26 +205,28 @@ impl Repository {
     }
 
     /// Is a folder without manifest what a crashed run left, and not the work of a living one?
+    ///
+    /// Without a lease that this version can read, it is once nothing was written for a day.
     fn is_leftover(&self, folder: &Folder, now: Moment) -> anyhow::Result<bool> {
-        match self.storage.get(&folder.key(LEASE)?, 1 << 16) {
-            Ok(json) => Ok(Lease::parse(&json).is_none_or(|lease| lease.is_stale(now))),
-            Err(storage::Error::NotFound { .. }) => {
-                let objects = self.storage.list(&folder.prefix)?;
-                // A run that was killed while it wrote its lease left it under a temporary name.
-                let half_written = |o: &&storage::Object| {
-                    o.key.as_str().starts_with(&format!("{}.{LEASE}.", folder.prefix))
-                };
-                if let Some(object) = objects.iter().find(half_written)
-                    && let Ok(json) = self.storage.get(&object.key, 1 << 16)
-                    && let Some(lease) = Lease::parse(&json)
-                {
-                    return Ok(lease.is_stale(now));
-                }
-                let newest = objects.iter().map(|o| o.modified_at).max();
-                Ok(newest.is_none_or(|at| now.signed_duration_since(at) > ABANDONED_AFTER))
-            }
-            Err(e) => Err(e.into()),
+        let read = |key: &Key| match self.storage.get(key, 1 << 16) {
+            Ok(json) => Ok(Lease::parse(&json)),
+            Err(storage::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e),
+        };
+        if let Some(lease) = read(&folder.key(LEASE)?)? {
+            return Ok(lease.is_stale(now));
         }
+        let objects = self.storage.list(&folder.prefix)?;
+        // A run that was killed while it wrote its lease left it under a temporary name.
+        let half_written = format!("{}.{LEASE}.", folder.prefix);
+        let half_written = objects.iter().find(|o| o.key.as_str().starts_with(&half_written));
+        if let Some(object) = half_written
+            && let Some(lease) = read(&object.key)?
+        {
+            return Ok(lease.is_stale(now));
+        }
+        let newest = objects.iter().map(|o| o.modified_at).max();
+        Ok(newest.is_none_or(|at| now.signed_duration_since(at) > ABANDONED_AFTER))
     }
 
     /// Removes a folder: its manifest first, so that it is no backup any more from then on; its lease last,

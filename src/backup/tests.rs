@@ -19,7 +19,7 @@ use crate::id::RunId;
 use crate::stop::Stop;
 use crate::storage::faulty::{Fault, Faulty};
 use crate::storage::memory::Memory;
-use crate::storage::{Shared, Storage as _};
+use crate::storage::{Overwrite, Shared, Storage as _};
 
 const DATABASE: &str = "crash";
 
@@ -214,4 +214,20 @@ fn a_changed_object_is_found_wherever_it_is() {
         }
         assert!(Scene::verify(&repository, &id).good);
     }
+}
+
+#[test]
+fn a_lease_of_another_version_is_given_a_day() {
+    let memory = Memory::new();
+    let repository = Scene::repository(Arc::new(memory.clone()), Layout::Joined);
+    let now = crate::clock::now();
+    let folder = Folder::new(DATABASE, &RunId::new(now, 1));
+    let json = r#"{"holder": "a newer opsctl"}"#;
+    memory.put(&folder.key("lease.json").unwrap(), json.into(), Overwrite::Refuse).unwrap();
+    let is_leftover = |later| {
+        let found = repository.backups(DATABASE, now + later, &Stop::new()).unwrap();
+        matches!(found[..], [Found::Leftover(_)])
+    };
+    assert!(!is_leftover(chrono::TimeDelta::hours(23)));
+    assert!(is_leftover(chrono::TimeDelta::hours(25)));
 }
