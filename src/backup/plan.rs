@@ -3,8 +3,8 @@
 //! Pure: what the catalog says goes in, `COPY` statements come out. The rules are pg_dump's own
 //! (`dumpTableData`, `makeTableDataInfo`), so that what it would have copied is what is copied.
 
-/// How many bytes of a table (with its TOAST) one task copies.
-const RANGE_BYTES: u64 = 64 << 20;
+/// How many bytes of a table (with its TOAST) one task copies: some tenths of a second, so that the workers end together.
+const RANGE_BYTES: u64 = 32 << 20;
 /// No table is cut into more ranges than this.
 const MAX_RANGES: u64 = 100_000;
 /// The first server version with TID range scans; before it, every range would read the whole table.
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn only_large_plain_heaps_are_split() {
         let large = source(1_000_000, 8 << 30);
-        assert_eq!(tasks(std::slice::from_ref(&large), 15).len(), 128);
+        assert_eq!(tasks(std::slice::from_ref(&large), 15).len(), 256);
         for odd in [
             Source { is_heap: false, ..large.clone() },
             Source { filter: Some("WHERE a".to_owned()), ..large.clone() },

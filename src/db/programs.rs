@@ -150,9 +150,6 @@ fn directories(
         PathBuf::from(format!("/usr/pgsql-{major}/bin")),
         PathBuf::from("/usr/local/pgsql/bin"),
     ];
-    let others = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
-    let others = others.map(|entry| entry.path().join("bin")).collect::<BTreeSet<_>>();
-    places.extend(others);
     let path = environment.get("PATH").unwrap_or(DEFAULT_PATH);
     let path = path.split(':').filter(|place| place.starts_with('/')).map(PathBuf::from);
     let path = path.collect::<Vec<_>>();
@@ -165,6 +162,9 @@ fn directories(
         }
     }
     places.extend(path);
+    // Last: their names say that they are of other versions, which is for the error message.
+    let others = std::fs::read_dir(DEBIAN).into_iter().flatten().flatten();
+    places.extend(others.map(|entry| entry.path().join("bin")).collect::<BTreeSet<_>>());
     let mut seen = BTreeSet::new();
     places.retain(|place| {
         // The same directory under another name, `/bin` for `/usr/bin`, is not asked twice.
@@ -177,8 +177,12 @@ fn directories(
 /// Asks the three programs of a directory, which must agree.
 fn all_of(directory: &Path, stop: &Stop) -> Result<Found, Error> {
     let mut versions = Vec::new();
-    for name in NAMES {
-        match version_of(&directory.join(name), stop)? {
+    let found = std::thread::scope(|scope| {
+        let ask = |name| scope.spawn(move || version_of(&directory.join(name), stop));
+        NAMES.map(ask).map(|thread| thread.join().unwrap_or(Err(Error::Stopped)))
+    });
+    for (name, found) in NAMES.iter().zip(found) {
+        match found? {
             Found::Version(version) => versions.push(version),
             Found::Nothing if versions.is_empty() => return Ok(Found::Nothing),
             Found::Nothing => return Ok(Found::Problem(format!("{name} is missing"))),
