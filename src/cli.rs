@@ -58,6 +58,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Backup(BackupArgs),
     VerifyBackup(VerifyBackupArgs),
+    Restore(RestoreArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
@@ -72,6 +73,7 @@ impl Command {
             }
             Command::Backup(_) => "backup",
             Command::VerifyBackup(_) => "verify-backup",
+            Command::Restore(_) => "restore",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }
@@ -164,6 +166,9 @@ pub(crate) struct VerifyBackupArgs {
     /// File with age identities, to look into encrypted backups
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Restore it into a throwaway PostgreSQL server of the same version as well, and compare what comes out
+    #[arg(long)]
+    pub(crate) restore_test: bool,
     /// Chunks read at once [default: as many as processors, 8 at most]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) jobs: Option<u32>,
@@ -188,6 +193,60 @@ pub(crate) struct Which {
     /// This one
     #[arg(long, value_name = "ID")]
     pub(crate) backup: Option<String>,
+}
+
+/// Restore a backup into a new database, or in the place of one
+///
+/// The rows go straight from the repository into the database, chunks of one table side by side, and are compared
+/// with the manifest on the way. The database is built under another name and gets its own when it is whole; a
+/// database that is replaced is renamed in the same moment, and kept until you drop it.
+#[derive(Args, Debug)]
+#[command(after_help = RESTORE_EXITS)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag that can be typed")]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// The backup's id, or `latest`
+    #[arg(long, value_name = "ID", default_value = "latest")]
+    pub(crate) backup: String,
+    #[command(flatten)]
+    pub(crate) to: RestoreTo,
+    /// File with age identities, for an encrypted backup
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// Leave everything to the role that restores
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+    /// Leave out GRANT and REVOKE
+    #[arg(long)]
+    pub(crate) no_privileges: bool,
+    /// Chunks loaded at once, and indexes built at once [default: as many as processors, 8 at most]
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) jobs: Option<u32>,
+    /// Drop the replaced database at the end, instead of keeping it under its new name
+    #[arg(long, requires = "replace")]
+    pub(crate) drop_old: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Where a backup is restored to.
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct RestoreTo {
+    /// Make this database on the configured server; it must not exist yet
+    #[arg(long, value_name = "NEWDB")]
+    pub(crate) create: Option<String>,
+    /// Take the place of this database on the configured server
+    #[arg(long, value_name = "DATABASE")]
+    pub(crate) replace: Option<String>,
+    /// Make the database that a connection string names, on any server; it must not exist yet
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
+    /// Lay out a directory as pg_dump writes it, joined and decrypted, for the stock pg_restore
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to_dir: Option<PathBuf>,
 }
 
 /// Look at the configuration
@@ -247,6 +306,11 @@ Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 13
 const PRUNE_EXITS: &str = "\
 Exit statuses: 0 what is not kept is removed; 1 failed, or something could not be removed;
 10 configuration; 11 a backup is running; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const RESTORE_EXITS: &str = "\
+Exit statuses: 0 restored; 1 failed; 3 the backup is damaged, or there is none; 10 configuration;
+11 another restore or backup of it is running; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
+After any failure the old database is in its place, untouched.";
 
 const CONFIG_EXITS: &str = "\
 Exit statuses: 0 the configuration is in order; 10 it is not; 1 failed.";

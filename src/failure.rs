@@ -1,5 +1,6 @@
 //! From an error to an exit status and a hint: the one place that decides both.
 
+use crate::backup::chunk;
 use crate::db;
 use crate::encryption;
 use crate::exit::{Exit, Failure};
@@ -37,6 +38,9 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             // The run knows why it was stopped, and that decides.
             db::Error::Stopped => Exit::Terminated,
         });
+    }
+    if let Some(chunk::Error::Damaged { .. }) = cause.downcast_ref::<chunk::Error>() {
+        return Some(Exit::BadNews);
     }
     if let Some(error) = cause.downcast_ref::<storage::Error>() {
         return Some(match error {

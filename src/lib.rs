@@ -1,6 +1,7 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
-//! backups and proves that what lies in their repositories is what was dumped. This page is the map.
+//! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, and restores them.
+//! This page is the map.
 //!
 //! # Promises
 //!
@@ -29,6 +30,7 @@
 //! | lease | the note by which a run says that it is at work in a backup's folder | lock |
 //! | leftover | a folder without manifest at which nobody is at work any more | orphan |
 //! | verification | reading a whole backup back and comparing it; and the record of that | check |
+//! | restore test | restoring a backup into a throwaway server and comparing what came out with what was dumped | |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -42,10 +44,10 @@
 //! commands/*               thin: read, plan, apply, report; they do not import each other
 //! cli, failure             what can be typed; which error has which exit status and hint
 //! backup/                  what the commands are about:
-//!   take publish verify prune    the stories, from beginning to end
+//!   take publish verify restore prune    the stories, from beginning to end
 //!   description copy sink    pg_dump's word on what there is; rows out of the server; chunks into repositories
-//!   repository lease         names and folders; who is at work in them
-//!   manifest toc rows plan retention shrink notes
+//!   repository lease chunk   names and folders; who is at work in them; one chunk, read and compared
+//!   manifest toc objects rows plan retention shrink notes
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration file, no command
 //! config/                  file, environment and flags, merged and checked once; only values leave it
@@ -89,6 +91,11 @@
 //! chunk, and each chunk is written once to all repositories; when everything is stored, `SHA256SUMS` and the
 //! manifest follow.
 //!
+//! How one is restored: a database is made under a name of its own; `pg_restore` makes the objects in it before and after
+//! the rows, which workers read chunk by chunk from the repository, compare, and send by `COPY … FROM STDIN`; then it
+//! gets its name, and what had that name another, in one transaction. A restore test does the same in a throwaway
+//! server, looks at the result as a backup would, and compares that with the manifest.
+//!
 //! # What always holds, and the test that guards it
 //!
 //! | invariant | guarded by |
@@ -99,6 +106,8 @@
 //! | the documents list every field that is stored | `the_document_lists_every_field` |
 //! | a table of contents is pg_dump's own, byte for byte where the formats agree | `a_custom_toc_becomes_a_directory_toc` |
 //! | a chunk that was cut or changed is noticed, and cannot fill the memory | `notices_a_flipped_bit_or_a_cut`, `refuses_more_than_the_limit_and_anything_behind_the_end` |
+//! | a restored database that differs in any row, large object or definition is noticed | `whatever_differs_is_said`, `values_in_another_column_are_found`, `a_sequence_that_is_behind_is_found` |
+//! | a restore never takes the old database away before the new one is whole | `a_killed_restore_leaves_the_old_database_and_the_next_run_cleans_up`, `nothing_is_overwritten_unless_it_is_named` |
 //! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |

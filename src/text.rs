@@ -15,6 +15,17 @@ pub(crate) fn counted(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { "s" })
 }
 
+/// Returns how long something is ago, such as `3 h 20 min`; what lies ahead is `0 s`.
+pub(crate) fn duration(time: chrono::TimeDelta) -> String {
+    let seconds = time.num_seconds().max(0);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
 /// Columns that line up.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -56,6 +67,11 @@ mod tests {
         assert_eq!(
             (bytes(1_503_238_553), counted(1, "row"), counted(1234, "row")),
             ("1.40 GiB".to_owned(), "1 row".to_owned(), "1,234 rows".to_owned())
+        );
+        let ago = |seconds| duration(chrono::TimeDelta::seconds(seconds));
+        assert_eq!(
+            [ago(-5), ago(59), ago(61), ago(7260), ago(90_000)],
+            ["0 s", "59 s", "1 min 1 s", "2 h 1 min", "1 d 1 h"]
         );
         let mut table = Table::new(&["ID", "SIZE"]);
         table.row(["long id".to_owned(), "1".to_owned()]);

@@ -41,6 +41,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backup::rows", &[]),
     ("backup::toc", &["compression"]),
     ("backup::manifest", &["backup::rows", "clock", "compression", "id", "storage::Key"]),
+    ("backup::objects", &["backup::manifest", "backup::rows", "backup::toc"]),
+    ("backup::restore::sql", &[]),
     ("backup::plan", &[]),
     ("backup::retention", &["clock", "config::Retention", "id"]),
     ("backup::shrink", &["backup::manifest"]),
@@ -48,7 +50,18 @@ const LAYERS: &[(&str, &[&str])] = &[
     // One invocation.
     (
         "failure",
-        &["child", "config", "db", "encryption", "exit", "lock", "secret", "stop", "storage"],
+        &[
+            "backup::chunk",
+            "child",
+            "config",
+            "db",
+            "encryption",
+            "exit",
+            "lock",
+            "secret",
+            "stop",
+            "storage",
+        ],
     ),
     ("cli", &["clock", "config", "exit", "log"]),
     (
@@ -86,6 +99,11 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("config", "cron", "people ask for it"),
     ("demo", "runbook", "nobody depends on it"),
     ("demo", "cron", "people ask for it"),
+    (
+        "restore",
+        "cron",
+        "it takes the place of a database: a person decides, or their own line says where to",
+    ),
 ];
 
 /// Files over [`MAX_LINES`], each with the reason.

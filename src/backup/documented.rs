@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::backup::lease::Lease;
-use crate::backup::manifest::{self, Contents, Detail, LargeObject};
+use crate::backup::manifest::{self, Contents, Detail, LargeObject, Objects};
 use crate::backup::publish::sums;
 use crate::backup::repository::{LEASE, SUMS, VERIFICATIONS};
 use crate::backup::rows::{Digest, END_MARKER, RowCounter};
-use crate::backup::verify::{Finding, Verification};
+use crate::backup::verify::{Finding, RestoreTest, Verification};
 use crate::clock::Moment;
 use crate::id::RunId;
 
@@ -57,7 +57,7 @@ fn now() -> Moment {
 fn the_document_lists_every_field() {
     let check = |heading: &str, values: &[Value]| {
         let mut found = BTreeSet::new();
-        let maps = ["contents.open.tables", "contents.open.large_objects"];
+        let maps = ["contents.open.tables", "contents.open.large_objects", "contents.open.objects"];
         for value in values {
             paths(value, "", &maps, &mut found);
         }
@@ -71,6 +71,8 @@ fn the_document_lists_every_field() {
     if let Contents::Open(detail) = &mut plain.contents {
         let object = LargeObject { oid: 1, bytes: 0, digest: Digest::default() };
         detail.large_objects.insert("blob_1.dat".to_owned(), object);
+        let objects = Objects { count: 1, digest: Digest::default() };
+        detail.objects.insert("INDEX".to_owned(), objects);
         detail.tables.values_mut().for_each(|table| table.partition_root = Some(String::new()));
     }
     let sealed = manifest::Manifest { contents: Contents::Sealed(String::new()), ..plain.clone() };
@@ -100,6 +102,16 @@ fn the_document_lists_every_field() {
         chunks: 0,
         rows: 0,
         stored_bytes: 0,
+        restore: Some(RestoreTest {
+            server: String::new(),
+            seconds: 0.0,
+            data_age_seconds: 0,
+            tables: 0,
+            rows: 0,
+            large_objects: 0,
+            objects: 0,
+            amcheck: false,
+        }),
         findings: vec![finding],
         findings_not_listed: 0,
     };

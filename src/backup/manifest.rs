@@ -177,6 +177,9 @@ pub(crate) struct Detail {
     pub(crate) tables: BTreeMap<String, Table>,
     /// By the artifact's name.
     pub(crate) large_objects: BTreeMap<String, LargeObject>,
+    /// By their kind, as pg_dump names kinds; sequences' values are `SEQUENCE SET`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) objects: BTreeMap<String, Objects>,
 }
 
 /// A table's rows.
@@ -189,6 +192,14 @@ pub(crate) struct Table {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) partition_root: Option<String>,
     pub(crate) rows: u64,
+    pub(crate) digest: Digest,
+}
+
+/// All objects of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub(crate) struct Objects {
+    pub(crate) count: u64,
+    /// The fingerprint of their definitions, as `docs/formats.md` says.
     pub(crate) digest: Digest,
 }
 

@@ -1,13 +1,16 @@
 //! What a backup is and how one is taken, verified, kept and removed.
-pub(crate) mod copy;
+pub(crate) mod chunk;
+mod copy;
 pub(crate) mod description;
 pub(crate) mod lease;
 pub(crate) mod manifest;
 pub(crate) mod notes;
+pub(crate) mod objects;
 pub(crate) mod plan;
 pub(crate) mod prune;
 pub(crate) mod publish;
 pub(crate) mod repository;
+pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod rows;
 pub(crate) mod shrink;

@@ -15,6 +15,7 @@ use crate::backup::copy::Work;
 use crate::backup::description::{self, Description, Disturbed};
 use crate::backup::lease::{Heartbeat, Lease};
 use crate::backup::manifest::{Detail, Kind, Manifest, Scope, TOC, Table};
+use crate::backup::objects;
 use crate::backup::plan;
 use crate::backup::publish::Draft;
 use crate::backup::repository::{Folder, LEASE, Removal, Repository};
@@ -130,6 +131,16 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
     }
     drop(heartbeats);
     Ok(taken)
+}
+
+/// Looks at all of a database as a backup would, and keeps nothing but the facts. The repositories are not touched.
+pub(crate) fn look(request: &Request<'_>) -> anyhow::Result<Detail> {
+    let Begun { mut snapshot, mut description, .. } = begin(request)?;
+    let sink = Sink::counting();
+    let detail = copy_all(request, &sink, &mut snapshot, &mut description, Codec::None)?;
+    check_witnesses(&mut snapshot, &mut description)?;
+    description.pg_dump.end();
+    Ok(detail)
 }
 
 /// What a dry run says of a database.
@@ -258,6 +269,7 @@ fn copy_all(
 
     let toc = sink.create(TOC, Kind::Toc, Format::None);
     append_plain(sink, &toc, &description.toc)?;
+    let objects = objects::sum_up(&description.toc)?;
     description.toc = Vec::new();
     for group in &description.large_objects {
         let lines: String =
@@ -287,6 +299,7 @@ fn copy_all(
     let mut detail = Detail {
         database: snapshot.database.clone(),
         host: request.target.host_label(),
+        objects,
         ..Detail::default()
     };
     for (source, table) in sources.iter().zip(&work.tables) {

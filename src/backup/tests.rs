@@ -87,6 +87,7 @@ impl Scene {
             repository,
             folder: &Folder::new(DATABASE, id),
             identities: None,
+            restore: false,
             bin_dir: Some(&testing::bin_dir()),
             environment: &Environment::default(),
             jobs: 2,

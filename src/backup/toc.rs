@@ -63,6 +63,7 @@ pub(crate) struct Entry {
     pub(crate) definition: Vec<u8>,
     pub(crate) copy_statement: Vec<u8>,
     pub(crate) namespace: Vec<u8>,
+    pub(crate) owner: Vec<u8>,
     pub(crate) dependencies: Vec<i32>,
     /// The data's file name without compression suffix; only in a directory's TOC.
     pub(crate) file: Option<String>,
@@ -157,7 +158,7 @@ impl<R: Read> Reader<R> {
         if minor >= 16 {
             fields.int()?;
         }
-        fields.text()?;
+        entry.owner = fields.text()?.unwrap_or_default();
         fields.text()?;
         while let Some(text) = fields.text()? {
             entry.dependencies.push(number(Some(&text))?);
@@ -369,7 +370,7 @@ mod tests {
             if minor >= 16 {
                 put_int(&mut out, 114);
             }
-            put_text(&mut out, Some(b"owner"));
+            put_text(&mut out, Some(&e.owner));
             put_text(&mut out, Some(b"false"));
             for d in &e.dependencies {
                 put_text(&mut out, Some(d.to_string().as_bytes()));

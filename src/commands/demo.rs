@@ -133,6 +133,7 @@ fn verify(
         repository,
         folder,
         identities: None,
+        restore: true,
         bin_dir: Some(bin_dir),
         environment: &context.environment,
         jobs: default_jobs(None),

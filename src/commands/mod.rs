@@ -20,6 +20,7 @@ mod backup;
 mod config_command;
 mod demo;
 mod open;
+mod restore;
 mod verify_backup;
 
 /// What a run gives to its command.
@@ -59,6 +60,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
     match command {
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
+        Command::Restore(args) => restore::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     }

@@ -64,6 +64,7 @@ fn verify_repository(
             repository: &repository,
             folder: &folder,
             identities: identities.as_ref(),
+            restore: args.restore_test,
             bin_dir: database.bin_dir.as_deref(),
             environment: &context.environment,
             jobs: default_jobs(config.backup.jobs),
@@ -123,8 +124,17 @@ fn describe(
 ) -> anyhow::Result<()> {
     let place = repository.storage.place();
     let Verification { backup, artifacts, chunks, rows, stored_bytes, .. } = result;
-    let looked_at = match result.depth {
-        "stored" => "sizes and SHA-256 only: no identity was given to decrypt it".to_owned(),
+    let looked_at = match (&result.restore, result.depth) {
+        (Some(test), _) => format!(
+            "{}; restored into PostgreSQL {} in {:.1} s, everything equal to what was dumped{}",
+            counted(*rows, "row"),
+            test.server,
+            test.seconds,
+            if test.amcheck { ", indexes checked" } else { "" },
+        ),
+        (None, "stored") => {
+            "sizes and SHA-256 only: no identity was given to decrypt it".to_owned()
+        }
         _ => format!(
             "{}, listed by pg_restore {}",
             counted(*rows, "row"),

@@ -30,3 +30,8 @@ pub(crate) use child_environment::ChildEnvironment;
 pub(crate) use connection::{Connection, ServerVersion};
 pub(crate) use error::Error;
 pub(crate) use target::Target;
+
+/// Quotes a name for SQL.
+pub(crate) fn quote_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -119,6 +119,28 @@ impl ClientPrograms {
     }
 }
 
+/// Finds the directory with the server programs of exactly `major`, in the same places as [`ClientPrograms::find`].
+pub(crate) fn find_server(
+    major: u32,
+    bin_dir: Option<&Path>,
+    environment: &Environment,
+    stop: &Stop,
+) -> Result<PathBuf, Error> {
+    for directory in directories(major, bin_dir, environment, stop)? {
+        if is_program(&directory.join("initdb"))
+            && let Found::Version(version) = version_of(&directory.join("postgres"), stop)?
+            && major_of(&version) == Some(major)
+        {
+            return Ok(directory);
+        }
+    }
+    let place = bin_dir.map(|dir| format!(" in `{}`", dir.display())).unwrap_or_default();
+    Err(Error::Programs(format!(
+        "found no PostgreSQL server of version {major}{place}; install it (`apt-get install postgresql-{major}`, \
+         `dnf install postgresql{major}-server`) or say where it is (`bin_dir`)"
+    )))
+}
+
 /// What a directory has to offer.
 enum Found {
     Nothing,

@@ -70,6 +70,9 @@ impl ThrowawayServer {
             "fsync=off",
             "full_page_writes=off",
             "synchronous_commit=off",
+            "wal_level=minimal",
+            "max_wal_senders=0",
+            "autovacuum=off",
             "max_wal_size=4GB",
             "shared_buffers=128MB",
         ] {

@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use twox_hash::xxhash3_128::Hasher;
 
-use super::{Findings, Request, is_damage};
-use crate::backup::manifest::{Artifact, Chunk, Detail, Kind, Layout, Manifest, TOC};
-use crate::backup::rows::{Digest, END_MARKER, RowCounter, Rows};
+use super::{Findings, Request};
+use crate::backup::chunk::{self, Content};
+use crate::backup::manifest::{Artifact, Detail, Kind, Manifest, TOC};
+use crate::backup::rows::{Digest, Rows};
 use crate::backup::sink::hex;
-use crate::compression;
 use crate::sync::{into_inner, lock};
 
 /// What is known of an artifact while its chunks come in.
@@ -145,109 +144,54 @@ pub(super) struct Reader<'a> {
     pub(super) missing: &'a BTreeSet<String>,
 }
 
-/// A chunk that is as it should be so far.
-struct Plain {
-    /// The artifact's own bytes: as stored, but decrypted.
-    stored: Bytes,
-    /// Decompressed, if that could be looked at.
-    raw: Option<Vec<u8>>,
-}
-
 impl Reader<'_> {
-    /// Reads one chunk; `None` if it is damaged, which is a finding.
-    fn read(&self, a: usize, c: usize) -> anyhow::Result<Option<Plain>> {
+    /// Reads one chunk; `None` if it is damaged, which is a finding, and reported.
+    fn read(&self, a: usize, c: usize) -> anyhow::Result<Option<Content>> {
         self.request.stop.check()?;
         let artifact = &self.manifest.artifacts[a];
-        let chunk = &artifact.chunks[c];
-        let (number, offset) = place(artifact, c);
-        let bad = |what: String| {
-            self.findings.add(Some(&artifact.name), Some((number, offset)), what);
-            Ok(None)
-        };
-        let storage = &self.request.repository.storage;
-        let (name, start) = match (&chunk.object, self.manifest.layout) {
-            (Some(object), _) => (object, 0),
-            (None, Layout::Joined | Layout::Objects) => (&artifact.name, offset),
-        };
-        if self.missing.contains(name) {
+        if self.missing.contains(chunk::place(artifact, c).0) {
             return Ok(None);
         }
-        let stored = match storage.get_range(&self.request.folder.key(name)?, start, chunk.size) {
-            Ok(stored) => stored,
-            Err(error) => return bad(is_damage(error)?),
+        let source = chunk::Source {
+            repository: self.request.repository,
+            folder: self.request.folder,
+            manifest: self.manifest,
+            identities: self.request.identities,
         };
-        if hex(&Sha256::digest(&stored)) != chunk.sha256 {
-            return bad("its SHA-256 differs: its bytes were changed".to_owned());
-        }
-        let encrypted = self.manifest.is_encrypted() && artifact.kind != Kind::Notes;
-        let stored = match (encrypted, self.request.identities) {
-            (false, _) => stored,
-            (true, None) => return Ok(Some(Plain { stored: Bytes::new(), raw: None })),
-            (true, Some(identities)) => match identities.decrypt(&stored) {
-                Ok(plain) => plain.into(),
-                Err(error) => {
-                    return bad(format!("cannot be decrypted: {:#}", anyhow::Error::from(error)));
-                }
-            },
-        };
-        match Self::decompress(artifact, chunk, &stored) {
-            Ok(raw) => Ok(Some(Plain { stored, raw: Some(raw) })),
-            Err(error) => bad(format!("cannot be decompressed: {error}")),
-        }
+        self.sort(source.read(artifact, c))
     }
 
-    fn decompress(artifact: &Artifact, chunk: &Chunk, stored: &[u8]) -> std::io::Result<Vec<u8>> {
-        let mut raw = Vec::new();
-        let length = compression::decode(artifact.compression, stored, chunk.raw_bytes, |piece| {
-            if raw.capacity() == 0 {
-                raw.reserve_exact(usize::try_from(chunk.raw_bytes).unwrap_or(0).min(64 << 20));
+    /// Reports damage, and passes on what is none.
+    fn sort<T>(&self, read: Result<T, chunk::Error>) -> anyhow::Result<Option<T>> {
+        match read {
+            Ok(content) => Ok(Some(content)),
+            Err(chunk::Error::Damaged { artifact, number, offset, what }) => {
+                self.findings.add(Some(&artifact), Some((number, offset)), what);
+                Ok(None)
             }
-            raw.extend_from_slice(piece);
-        })?;
-        if length != chunk.raw_bytes {
-            let what =
-                format!("{length} bytes come out where the manifest says {}", chunk.raw_bytes);
-            return Err(std::io::Error::other(what));
+            Err(error @ chunk::Error::Storage(_)) => Err(error.into()),
         }
-        Ok(raw)
     }
 
     /// Adds a chunk to its artifact's sums, when its turn has come.
-    fn account(&self, turns: &Turns, a: usize, c: usize, plain: Option<Plain>) {
+    fn account(&self, turns: &Turns, a: usize, c: usize, content: Option<Content>) {
         let artifact = &self.manifest.artifacts[a];
-        let last = c + 1 == artifact.chunks.len();
         let mut rows = Rows::default();
-        let mut whole = plain.is_some();
-        if let Some(Plain { raw: Some(raw), .. }) = &plain
+        let mut whole = content.is_some();
+        if let Some(Content { raw: Some(raw), .. }) = &content
             && artifact.kind == Kind::Table
         {
-            let mut text = raw.as_slice();
-            if last {
-                let stripped = text.strip_suffix(END_MARKER);
-                whole = stripped.is_some();
-                text = stripped.unwrap_or(text);
-                if !whole {
-                    let what = "does not end with the COPY end marker: it lacks its end";
-                    self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
-                }
-            }
-            let mut counter = RowCounter::default();
-            counter.push(text);
-            let ended;
-            (rows, ended) = counter.finish();
-            if !ended || rows.count != artifact.chunks[c].rows {
-                let expected = artifact.chunks[c].rows;
-                let what = format!("holds {} rows where the manifest says {expected}", rows.count);
-                self.findings.add(Some(&artifact.name), Some(place(artifact, c)), what);
-                whole = false;
+            match self.sort(chunk::rows(artifact, c, raw)) {
+                Ok(Some((_, found))) => rows = found,
+                Ok(None) | Err(_) => whole = false,
             }
         }
         let mut progress = lock(&turns.progress);
         while progress.turn != c {
             progress = turns.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
-        match plain {
-            Some(Plain { stored, raw: Some(raw) }) if whole => {
+        match content {
+            Some(Content { stored, raw: Some(raw) }) if whole => {
                 progress.sha256.update(&stored);
                 progress.rows.merge(rows);
                 match artifact.kind {
@@ -263,9 +207,4 @@ impl Reader<'_> {
         progress.turn += 1;
         turns.changed.notify_all();
     }
-}
-
-/// Returns a chunk's number, counted from 1, and where it begins in its artifact as stored.
-fn place(artifact: &Artifact, chunk: usize) -> (u64, u64) {
-    (chunk as u64 + 1, artifact.chunks[..chunk].iter().map(|chunk| chunk.size).sum())
 }

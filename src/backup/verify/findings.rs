@@ -63,6 +63,11 @@ impl Findings {
         });
     }
 
+    /// Is there none so far?
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.list).is_empty()
+    }
+
     /// Returns the list in order, and how many more there were.
     pub(super) fn into_sorted(self) -> (Vec<Finding>, u64) {
         let mut list = into_inner(self.list);

@@ -1,9 +1,10 @@
 //! Verifying a backup: everything in its repository is read back and compared with the manifest.
 //!
 //! What is looked at is what the storage gives, never a local copy. Damage is a finding, and all of it is
-//! found; that the storage cannot be reached is an error. Whether the backup restores is not asked here.
+//! found; that the storage cannot be reached is an error.
 //!
-//! `chunks.rs` reads the artifacts, `listing.rs` asks what pg_restore will make of the table of contents.
+//! `chunks.rs` reads the artifacts, `listing.rs` asks what pg_restore will make of the table of contents, and
+//! `restored.rs`, where it is asked for, restores the backup and compares what comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,9 +25,11 @@ use crate::storage::{self, Overwrite};
 mod chunks;
 mod findings;
 mod listing;
+mod restored;
 
 pub(crate) use findings::Finding;
 use findings::Findings;
+pub(crate) use restored::RestoreTest;
 
 /// What verification needs to know.
 pub(crate) struct Request<'a> {
@@ -34,6 +37,8 @@ pub(crate) struct Request<'a> {
     pub(crate) folder: &'a Folder,
     /// Private keys, for an encrypted backup to be looked into.
     pub(crate) identities: Option<&'a Identities>,
+    /// Is it to be restored as well?
+    pub(crate) restore: bool,
     pub(crate) bin_dir: Option<&'a std::path::Path>,
     pub(crate) environment: &'a Environment,
     pub(crate) jobs: usize,
@@ -50,7 +55,7 @@ pub(crate) struct Verification {
     pub(crate) repository: String,
     /// Was everything as it should be?
     pub(crate) good: bool,
-    /// `artifacts`: everything was read, decompressed and counted. `stored`: sizes and SHA-256 of what is
+    /// `restored`: it was restored and compared. `artifacts`: everything was read, decompressed and counted. `stored`: sizes and SHA-256 of what is
     /// stored, because no identity was given to decrypt it.
     pub(crate) depth: &'static str,
     /// By which versions it was looked at.
@@ -60,6 +65,8 @@ pub(crate) struct Verification {
     pub(crate) chunks: u64,
     pub(crate) rows: u64,
     pub(crate) stored_bytes: u64,
+    /// What the restore test proved, if there was one and it came to its end.
+    pub(crate) restore: Option<RestoreTest>,
     /// What was found, in no particular order; at most some hundreds.
     pub(crate) findings: Vec<Finding>,
     /// How many more there were.
@@ -81,6 +88,7 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
         chunks: 0,
         rows: 0,
         stored_bytes: 0,
+        restore: None,
         findings: Vec::new(),
         findings_not_listed: 0,
     };
@@ -160,10 +168,36 @@ fn look(
         listing::check_toc(manifest, &toc, findings);
         result.pg_restore = Some(listing::list_toc(request, manifest, &toc, findings)?);
     }
+    if request.restore {
+        restore(request, manifest, detail.as_ref(), findings, result)?;
+    }
     result.artifacts = manifest.artifacts.len() as u64;
     result.chunks = manifest.artifacts.iter().map(|a| a.chunks.len() as u64).sum();
     result.rows = manifest.totals.rows;
     result.stored_bytes = manifest.totals.stored_bytes;
+    Ok(())
+}
+
+/// Restores the backup and compares it, unless it is known already that it is damaged.
+fn restore(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    detail: Option<&Detail>,
+    findings: &Findings,
+    result: &mut Verification,
+) -> anyhow::Result<()> {
+    if !findings.is_empty() {
+        tracing::warn!("the backup is damaged: it is not restored");
+        return Ok(());
+    }
+    let detail = detail.ok_or_else(|| {
+        Failure::new(Exit::Configuration, "the backup is encrypted, and a restore test reads it")
+            .hint("Name the file with the age identity: --identity.")
+    })?;
+    result.restore = restored::test(request, manifest, detail, findings)?;
+    if result.restore.is_some() {
+        result.depth = "restored";
+    }
     Ok(())
 }
 

@@ -1,0 +1,108 @@
+//! Just enough of SQL's lexical rules to handle what pg_dump and pg_dumpall write, and nothing that a person
+//! writes: literals with doubled quotes, backslashes only behind an `E`, quoted names. Pure.
+
+/// Cuts a script into its statements, without their semicolons; comments and psql's commands are left out.
+pub(crate) fn statements(script: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut current = String::new();
+    let mut rest = script;
+    while let Some(next) = rest.chars().next() {
+        if current.trim().is_empty() && (rest.starts_with("--") || next == '\\') {
+            rest = rest.split_once('\n').map_or("", |(_, rest)| rest);
+            continue;
+        }
+        let length = match next {
+            '\'' => literal_length(rest, '\'', current.ends_with('E')),
+            '"' => literal_length(rest, '"', false),
+            other => other.len_utf8(),
+        };
+        if next == ';' {
+            found.push(std::mem::take(&mut current).trim().to_owned());
+        } else {
+            current.push_str(&rest[..length]);
+        }
+        rest = &rest[length..];
+    }
+    found
+}
+
+/// Puts `new` in the place of `old` wherever SQL says `DATABASE old` outside of a literal; both are quoted for SQL.
+pub(crate) fn rename_database(sql: &str, old: &str, new: &str) -> String {
+    let word = format!("DATABASE {old}");
+    let mut out = String::with_capacity(sql.len());
+    let mut rest = sql;
+    while let Some(next) = rest.chars().next() {
+        let length = match next {
+            '\'' => literal_length(rest, '\'', out.ends_with('E')),
+            _ if rest.starts_with(&word) => {
+                let ends = rest[word.len()..].chars().next();
+                if ends.is_none_or(|c| !c.is_alphanumeric() && !"_$".contains(c)) {
+                    out.push_str("DATABASE ");
+                    out.push_str(new);
+                    rest = &rest[word.len()..];
+                    continue;
+                }
+                next.len_utf8()
+            }
+            '"' => literal_length(rest, '"', false),
+            other => other.len_utf8(),
+        };
+        out.push_str(&rest[..length]);
+        rest = &rest[length..];
+    }
+    out
+}
+
+/// Returns the length of the literal at the beginning of `text`, with its quotes.
+fn literal_length(text: &str, quote: char, backslashes: bool) -> usize {
+    let mut escaped = false;
+    for (at, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if backslashes => escaped = true,
+            // A doubled quote ends one literal and begins the next, which comes to the same.
+            _ if c == quote => return at + c.len_utf8(),
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_end_at_semicolons_outside_of_literals() {
+        let script = "-- a; b\n\\restrict x;y\n\nCREATE ROLE \"a;b\";\nCOMMENT ON ROLE x IS E'it\\'s; ''so''';\n\\unrestrict";
+        let expected = ["CREATE ROLE \"a;b\"", "COMMENT ON ROLE x IS E'it\\'s; ''so'''"];
+        assert_eq!(statements(script), expected);
+    }
+
+    #[test]
+    fn only_the_name_of_the_database_is_replaced() {
+        let check = |sql: &str, old: &str, expected: &str| {
+            assert_eq!(rename_database(sql, old, "\"new db\""), expected);
+        };
+        check(
+            "ALTER DATABASE ip2a SET search_path TO 'a', 'DATABASE ip2a';\n",
+            "ip2a",
+            "ALTER DATABASE \"new db\" SET search_path TO 'a', 'DATABASE ip2a';\n",
+        );
+        check(
+            "ALTER ROLE \"DATABASE ip2a\" IN DATABASE ip2a SET x TO E'\\'DATABASE ip2a';GRANT CONNECT ON DATABASE ip2a TO r;",
+            "ip2a",
+            "ALTER ROLE \"DATABASE ip2a\" IN DATABASE \"new db\" SET x TO E'\\'DATABASE ip2a';GRANT CONNECT ON DATABASE \"new db\" TO r;",
+        );
+        check(
+            "ALTER DATABASE ip2a_old SET a TO 'b'",
+            "ip2a",
+            "ALTER DATABASE ip2a_old SET a TO 'b'",
+        );
+        check(
+            "COMMENT ON DATABASE \"o\"\"d\" IS 'ü'",
+            "\"o\"\"d\"",
+            "COMMENT ON DATABASE \"new db\" IS 'ü'",
+        );
+    }
+}

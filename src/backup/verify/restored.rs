@@ -1,0 +1,224 @@
+//! The restore test: a backup counts when it was restored, and what came out is what was dumped.
+//!
+//! A throwaway server of the dump's own major is started, the backup restored into it as `opsctl restore` does, and
+//! the result looked at as `opsctl backup` looks at a database: rows and large objects by count and digest, objects by
+//! kind and definition, all compared with what the manifest noted in the dump's own snapshot. What the backup cannot
+//! do is a finding; what this machine cannot do is an error.
+
+use anyhow::Context as _;
+
+use super::{Findings, Request};
+use crate::backup::chunk;
+use crate::backup::manifest::{Detail, Kind, Manifest};
+use crate::backup::restore::{self, Contents, sql};
+use crate::backup::take;
+use crate::child::{self, Spec};
+use crate::config::Compression;
+use crate::db::throwaway::ThrowawayServer;
+use crate::db::{self, Target, programs};
+use crate::exit::{Exit, Failure};
+
+/// The database in the throwaway server.
+const DATABASE: &str = "restored";
+/// How many bytes of disk a restored database takes for a byte of COPY text, with its indexes, at most usually.
+const ROOM: u64 = 2;
+
+/// What a restore test proved.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct RestoreTest {
+    /// The version of the server it was restored into.
+    pub(crate) server: String,
+    /// How long the restore took: the time to recover, on this machine.
+    pub(crate) seconds: f64,
+    /// How old the data was when the test ended: what a recovery would have lost.
+    pub(crate) data_age_seconds: i64,
+    /// What was compared, and equal unless there are findings.
+    pub(crate) tables: u64,
+    pub(crate) rows: u64,
+    pub(crate) large_objects: u64,
+    /// Objects of all kinds; 0 if the backup is too old to say.
+    pub(crate) objects: u64,
+    /// Did `pg_amcheck` look at the indexes and tables?
+    pub(crate) amcheck: bool,
+}
+
+/// Restores and compares; `None` if it could not be restored, which is a finding.
+pub(super) fn test(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    detail: &Detail,
+    findings: &Findings,
+) -> anyhow::Result<Option<RestoreTest>> {
+    let source = chunk::Source {
+        repository: request.repository,
+        folder: request.folder,
+        manifest,
+        identities: request.identities,
+    };
+    let major = manifest.server.major;
+    let bin_dir = programs::find_server(major, request.bin_dir, request.environment, request.stop)?;
+    check_room(manifest)?;
+    tracing::info!("restoring backup {} into a throwaway server", manifest.id);
+    let server = ThrowawayServer::start(&bin_dir, request.stop)?;
+    let admin = server.target("postgres")?;
+    let target = server.target(DATABASE)?;
+    let contents = restore::contents(source)?;
+
+    let began = std::time::Instant::now();
+    prepare(request, source, &admin, &contents)?;
+    let restored = restore::restore(&restore::Request {
+        source,
+        detail,
+        contents: &contents,
+        target: &target,
+        options: vec!["--no-tablespaces".to_owned()],
+        bin_dir: request.bin_dir,
+        environment: request.environment,
+        jobs: request.jobs,
+        progress: request.progress,
+        stop: request.stop,
+    });
+    let restored = match restored {
+        Ok(restored) => restored,
+        Err(error) if is_the_backups_fault(&error) => {
+            findings.add(None, None, format!("it cannot be restored: {error:#}"));
+            return Ok(None);
+        }
+        Err(error) => return Err(error),
+    };
+    let seconds = began.elapsed().as_secs_f64();
+
+    tracing::info!("comparing what was restored with what was dumped");
+    let found = take::look(&take::Request {
+        run: &manifest.id,
+        begun_at: manifest.begun_at,
+        database: &manifest.database,
+        target: &target,
+        bin_dir: request.bin_dir,
+        environment: request.environment,
+        scope: manifest.scope.clone(),
+        compression: Compression::None,
+        jobs: request.jobs,
+        shrink_accepted: false,
+        repositories: &[],
+        progress: request.progress,
+        stop: request.stop,
+    })
+    .context("failed to look at the restored database")?;
+    for difference in restore::compare(detail, &found) {
+        findings.add(None, None, format!("after a restore, {difference}"));
+    }
+    let amcheck = check_indexes(request, &bin_dir, &target, findings)?;
+    let version = target.connect("opsctl verify-backup", request.stop)?.server_version()?;
+    let age = crate::clock::now().signed_duration_since(manifest.snapshot_at);
+    Ok(Some(RestoreTest {
+        server: version.to_string(),
+        seconds,
+        data_age_seconds: age.num_seconds(),
+        tables: restored.tables,
+        rows: restored.rows,
+        large_objects: restored.large_objects,
+        objects: detail.objects.values().map(|objects| objects.count).sum(),
+        amcheck,
+    }))
+}
+
+/// Makes sure that the restored database will fit where temporary files go.
+fn check_room(manifest: &Manifest) -> anyhow::Result<()> {
+    let place = std::env::temp_dir();
+    let figures = rustix::fs::statvfs(&place).map_err(std::io::Error::from)?;
+    let free = figures.f_bavail.saturating_mul(figures.f_frsize);
+    let needed = manifest.totals.raw_bytes.saturating_mul(ROOM).saturating_add(64 << 20);
+    if free >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "a restore test needs about {} MiB in `{}`, which has {} MiB free",
+        needed >> 20,
+        place.display(),
+        free >> 20
+    );
+    Err(Failure::new(Exit::Failed, message).hint("Set TMPDIR to a larger place.").into())
+}
+
+/// Makes roles and an empty database like those of the dump.
+fn prepare(
+    request: &Request<'_>,
+    source: chunk::Source<'_>,
+    admin: &Target,
+    contents: &Contents,
+) -> anyhow::Result<()> {
+    let mut connection = admin.connect("opsctl verify-backup", request.stop)?;
+    let client = connection.client();
+    let globals = source.manifest.artifacts.iter().find(|a| a.kind == Kind::Globals);
+    let globals = globals.map(|artifact| source.read_all(artifact)).transpose()?;
+    let script = String::from_utf8_lossy(globals.as_deref().unwrap_or_default()).into_owned();
+    for statement in sql::statements(&script) {
+        // The throwaway server has its own superuser and no place for tablespaces.
+        let ours = statement.contains("TABLESPACE")
+            || statement.starts_with("CREATE ROLE postgres")
+            || statement.starts_with("ALTER ROLE postgres ");
+        if !ours && let Err(error) = client.batch_execute(&statement) {
+            let error = db::Error::query("restore a role", error);
+            tracing::warn!("{:#}", anyhow::Error::from(error));
+        }
+    }
+    let create = |options: &str| format!("CREATE DATABASE {DATABASE} {options}");
+    let options = contents.database_options();
+    let options = options.split(" TABLESPACE = ").next().unwrap_or_default();
+    if let Err(error) = client.batch_execute(&create(options)) {
+        // What counts is content, and that does not depend on how texts are sorted.
+        let error = db::Error::query("create a database with the locale of the dump", error);
+        tracing::warn!("{:#}; it is restored with locale C", anyhow::Error::from(error));
+        let encoding = options.split("ENCODING = ").nth(1).and_then(|o| o.split(' ').next());
+        let encoding = encoding.unwrap_or("'UTF8'");
+        let plain = format!("TEMPLATE template0 ENCODING {encoding} LOCALE 'C'");
+        let created = client.batch_execute(&create(&plain));
+        created.map_err(|e| db::Error::query("create a database", e))?;
+    }
+    Ok(())
+}
+
+/// Is it the backup that made a restore fail, and not this machine or the way to the repository?
+fn is_the_backups_fault(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(child::Error::Failed { .. }))
+            || matches!(cause.downcast_ref(), Some(db::Error::Query { .. }))
+            || matches!(cause.downcast_ref(), Some(chunk::Error::Damaged { .. }))
+            || cause.downcast_ref::<Failure>().is_some_and(|f| f.exit == Exit::BadNews)
+    })
+}
+
+/// Has `pg_amcheck` look at heap and indexes, where it is installed; returns whether it did.
+fn check_indexes(
+    request: &Request<'_>,
+    bin_dir: &std::path::Path,
+    target: &Target,
+    findings: &Findings,
+) -> anyhow::Result<bool> {
+    let program = bin_dir.join("pg_amcheck");
+    let mut connection = target.connect("opsctl verify-backup", request.stop)?;
+    let available = "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'";
+    let available = connection.client().query_opt(available, &[]);
+    let available = available.map_err(|e| db::Error::query("look for amcheck", e))?.is_some();
+    if !available || !program.exists() {
+        tracing::info!("pg_amcheck is not installed: indexes are not checked");
+        return Ok(false);
+    }
+    let environment = target.child_environment()?;
+    let arguments = [
+        "--install-missing".to_owned(),
+        "--no-password".to_owned(),
+        format!("--jobs={}", request.jobs.max(1)),
+        DATABASE.to_owned(),
+    ];
+    let spec = Spec::new(program).args(arguments).envs(environment.variables.clone());
+    match spec.output(request.stop, 1 << 20) {
+        Ok(_) => {}
+        Err(error @ child::Error::Failed { .. }) => {
+            findings.add(None, None, format!("after a restore, pg_amcheck objects: {error}"));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(true)
+}

@@ -1,0 +1,360 @@
+//! `opsctl restore`: a backup becomes a database again, or a directory for the stock pg_restore.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use crate::backup::chunk::Source;
+use crate::backup::manifest::{Contents as Known, Detail, Manifest};
+use crate::backup::repository::{Folder, Found, Repository, database_prefix};
+use crate::backup::restore::database::{self, Like, Present, Unfinished};
+use crate::backup::restore::{self, Contents, Request, Restored};
+use crate::backup::verify;
+use crate::cli::RestoreArgs;
+use crate::commands::{Context, Report, Silence, default_jobs, open};
+use crate::config::{Config, Overrides};
+use crate::db::Target;
+use crate::encryption::Identities;
+use crate::environment::Environment;
+use crate::exit::{Exit, Failure};
+use crate::id::RunId;
+use crate::lock::FileLock;
+use crate::secret::Secret;
+use crate::text::{bytes, counted};
+
+pub(super) fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Report> {
+    let overrides = Overrides { jobs: args.jobs, ..Overrides::default() };
+    let config = context.load(&args.selection, overrides)?.config;
+    context.set_deadline(context.global.timeout);
+    let database = one(&config.databases, "database", "--database")?;
+    let settings = one(&config.repositories, "repository", "--repository")?;
+    let (configured, name) = open::database(context, database)?;
+    let repository = open::repository(context, settings)?;
+    let identity = args.identity.as_deref().or(settings.identity_file.as_deref());
+    let identities = identity.map(Identities::read).transpose()?;
+    let folder = Folder::new(&name, &choose(context, &repository, &name, &args.backup)?);
+    let manifest = read_manifest(&repository, &folder)?;
+    let detail = unseal(&manifest, identities.as_ref())?;
+    let source = Source {
+        repository: &repository,
+        folder: &folder,
+        manifest: &manifest,
+        identities: identities.as_ref(),
+    };
+    let contents = restore::contents(source)?;
+    let backup = Chosen { source, detail: &detail, contents: &contents };
+    if let Some(dir) = &args.to.to_dir {
+        return lay_out(context, backup, dir, args.dry_run);
+    }
+    let plan = plan(context, args, &configured)?;
+    if args.dry_run {
+        return Ok(describe(context, backup, &plan));
+    }
+    let bin_dir = database.bin_dir.as_deref();
+    apply(context, &config, args, backup, plan, bin_dir)
+}
+
+/// A backup, ready to be restored.
+#[derive(Clone, Copy)]
+struct Chosen<'a> {
+    source: Source<'a>,
+    detail: &'a Detail,
+    contents: &'a Contents,
+}
+
+/// Returns the only one of several that a command can work with.
+fn one<'a, T>(all: &'a [T], what: &str, option: &str) -> anyhow::Result<&'a T> {
+    match all {
+        [one] => Ok(one),
+        _ => Err(Failure::new(Exit::Usage, format!("a restore works with one {what}"))
+            .hint(format!("There are {} configured: name one with {option}.", all.len()))
+            .into()),
+    }
+}
+
+/// Finds the backup that is meant.
+fn choose(
+    context: &Context,
+    repository: &Repository,
+    name: &str,
+    backup: &str,
+) -> anyhow::Result<RunId> {
+    if backup != "latest" {
+        return RunId::parse(backup).ok_or_else(|| {
+            Failure::new(Exit::Usage, format!("`{backup}` is no backup id"))
+                .hint("`opsctl backup list` shows the ids; they read like 20261121T021500Z-4f3a9c.")
+                .into()
+        });
+    }
+    let found = repository.backups(name, context.now, &context.stop)?;
+    let newest = found.into_iter().find_map(|found| match found {
+        // One that cannot be read is not passed over in silence: it may be the newest.
+        Found::Backup(manifest, _) => Some(manifest.id),
+        Found::Unreadable(id, _) => Some(id),
+        Found::InProgress(_) | Found::Leftover(_) => None,
+    });
+    newest.ok_or_else(|| none(repository, name))
+}
+
+fn none(repository: &Repository, name: &str) -> anyhow::Error {
+    let place = repository.storage.place();
+    Failure::new(Exit::BadNews, format!("there is no such backup of `{name}` in {place}"))
+        .hint("`opsctl backup list` shows what there is; --database and --repository say where to look.")
+        .into()
+}
+
+fn read_manifest(repository: &Repository, folder: &Folder) -> anyhow::Result<Manifest> {
+    match repository.manifest(folder)? {
+        None => Err(none(repository, folder.path())),
+        Some(Ok((manifest, _))) => Ok(manifest),
+        Some(Err(error)) => {
+            let message = format!("the manifest of backup {} cannot be used: {error}", folder.id);
+            Err(Failure::new(Exit::BadNews, message).into())
+        }
+    }
+}
+
+fn unseal(manifest: &Manifest, identities: Option<&Identities>) -> anyhow::Result<Detail> {
+    match (&manifest.contents, identities) {
+        (Known::Open(detail), _) => Ok(detail.clone()),
+        (Known::Sealed(sealed), Some(identities)) => verify::unseal(manifest, sealed, identities)
+            .with_context(|| format!("backup {} cannot be decrypted", manifest.id)),
+        (Known::Sealed(_), None) => {
+            let message = format!("backup {} is encrypted", manifest.id);
+            let hint = "Name the file with the age identity: --identity.";
+            Err(Failure::new(Exit::Configuration, message).hint(hint).into())
+        }
+    }
+}
+
+/// What will be made, and what is there now.
+struct Plan {
+    /// The server, by a database that is always there.
+    admin: Target,
+    name: String,
+    present: Option<Present>,
+    replace: bool,
+}
+
+fn plan(context: &Context, args: &RestoreArgs, configured: &Target) -> anyhow::Result<Plan> {
+    let to = &args.to;
+    let (server, name) = match (&to.create, &to.replace, &to.to) {
+        (Some(name), _, _) | (_, Some(name), _) => (configured.clone(), name.clone()),
+        (_, _, Some(url)) => {
+            let target = Target::resolve(Some(&Secret::new(url)), &context.environment)?;
+            (target.clone(), target.database_name().to_owned())
+        }
+        // The command line asks for one of them.
+        _ => (configured.clone(), String::new()),
+    };
+    let admin = server.with_database("postgres");
+    let present = database::present(&admin, &name, &context.stop)?;
+    let replace = to.replace.is_some();
+    let refuse =
+        |message: String, hint: &str| Err(Failure::new(Exit::Failed, message).hint(hint).into());
+    if ["postgres", "template0", "template1"].contains(&name.as_str()) || name.is_empty() {
+        return refuse(
+            format!("`{name}` belongs to the server"),
+            "Restore into a database with a name of its own.",
+        );
+    }
+    match (&present, replace) {
+        (None, true) => refuse(
+            format!("there is no database `{name}` to replace at {}", admin.host_label()),
+            "Check the name, or use --create.",
+        ),
+        (Some(_), false) if !database::is_empty(&admin.with_database(&name), &context.stop)? => {
+            refuse(
+                format!("database `{name}` is there, and not empty"),
+                "Restore under another name, or take its place with --replace.",
+            )
+        }
+        _ => Ok(Plan { admin, name, present, replace }),
+    }
+}
+
+/// Says what a restore would do.
+fn describe(context: &Context, backup: Chosen<'_>, plan: &Plan) -> Report {
+    let manifest = backup.source.manifest;
+    let totals = manifest.totals;
+    let age = context.now.signed_duration_since(manifest.snapshot_at);
+    let mut text = format!(
+        "Would restore backup {} of `{}` from {}:\n  the state of {}, {} ago\n  {}, {}, {}; {} to read, {} of rows to load\n  by a pg_restore of PostgreSQL {} or later\n",
+        manifest.id,
+        manifest.database,
+        backup.source.repository.storage.place(),
+        manifest.snapshot_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        crate::text::duration(age),
+        counted(totals.tables, "table"),
+        counted(totals.rows, "row"),
+        counted(totals.large_objects, "large object"),
+        bytes(totals.stored_bytes),
+        bytes(totals.raw_bytes),
+        manifest.server.major,
+    );
+    let place = plan.admin.host_label();
+    match (&plan.present, plan.replace) {
+        (Some(present), true) => {
+            writeln!(
+                text,
+                "It would take the place of `{}` at {place} ({}), which would be kept under another name.",
+                plan.name,
+                bytes(present.bytes)
+            )
+            .ok();
+            let n = present.sessions.len() as u64;
+            writeln!(
+                text,
+                "{} would be ended{}",
+                counted(n, "session"),
+                if n > 0 { ":" } else { "." }
+            )
+            .ok();
+            for session in &present.sessions {
+                writeln!(text, "  {session}").ok();
+            }
+        }
+        _ => {
+            writeln!(text, "It would become the new database `{}` at {place}.", plan.name).ok();
+        }
+    }
+    let json = serde_json::json!({
+        "dry_run": true, "backup": manifest.id, "snapshot_at": manifest.snapshot_at, "age_seconds": age.num_seconds(),
+        "totals": totals, "server": place, "name": plan.name, "replace": plan.replace, "present": plan.present,
+    });
+    Report { exit: Exit::Done, text, json, silence: Silence::Refused }
+}
+
+/// Restores, under a name of its own until it is whole.
+fn apply(
+    context: &Context,
+    config: &Config,
+    args: &RestoreArgs,
+    backup: Chosen<'_>,
+    plan: Plan,
+    bin_dir: Option<&Path>,
+) -> anyhow::Result<Report> {
+    let Plan { admin, name, present, replace } = plan;
+    let lock = format!("restore-{}", database_prefix(&name).trim_end_matches('/'));
+    let holder = format!("run {} of process {}", context.run, std::process::id());
+    let _lock = FileLock::acquire(&config.state_dir, &lock, &holder)?;
+    let began = Instant::now();
+    context.progress.set_message(format!("{} {}", name, backup.source.manifest.id));
+    let unfinished = Unfinished::create(&admin, &context.run, backup.contents, &context.stop)?;
+    let mut options = Vec::new();
+    if args.no_owner {
+        options.push("--no-owner".to_owned());
+    }
+    if args.no_privileges {
+        options.push("--no-privileges".to_owned());
+    }
+    let restored = load(
+        context,
+        config,
+        backup,
+        &unfinished.target(),
+        options,
+        bin_dir,
+        &context.environment,
+    )?;
+    // An empty database of that name makes room as any other does, and is not worth keeping.
+    let in_the_way = (replace || present.is_some()).then_some(&context.run);
+    let like = Like { no_owner: args.no_owner, no_privileges: args.no_privileges };
+    let mut old = unfinished.finish(&name, backup.contents, like, in_the_way, &context.stop)?;
+    let seconds = began.elapsed().as_secs_f64();
+    if let Some(kept) = old.as_deref()
+        && (args.drop_old || !replace)
+    {
+        database::drop_database(&admin, kept, &context.stop)
+            .with_context(|| format!("`{name}` is restored, and `{kept}` could not be dropped"))?;
+        old = None;
+    }
+    Ok(report(context, backup, &admin, &name, &restored, old.as_deref(), seconds))
+}
+
+fn load(
+    context: &Context,
+    config: &Config,
+    backup: Chosen<'_>,
+    target: &Target,
+    options: Vec<String>,
+    bin_dir: Option<&Path>,
+    environment: &Environment,
+) -> anyhow::Result<Restored> {
+    restore::restore(&Request {
+        source: backup.source,
+        detail: backup.detail,
+        contents: backup.contents,
+        target,
+        options,
+        bin_dir,
+        environment,
+        jobs: default_jobs(config.backup.jobs),
+        progress: &context.progress,
+        stop: &context.stop,
+    })
+}
+
+fn report(
+    context: &Context,
+    backup: Chosen<'_>,
+    admin: &Target,
+    name: &str,
+    restored: &Restored,
+    old: Option<&str>,
+    seconds: f64,
+) -> Report {
+    let manifest = backup.source.manifest;
+    let age = context.now.signed_duration_since(manifest.snapshot_at);
+    let mut text = format!(
+        "{name}: restored backup {} at {} in {seconds:.1} s: {}, {}, {}, counts and digests as they were dumped\n  It has the state of {}, {} before this restore.\n",
+        manifest.id,
+        admin.host_label(),
+        counted(restored.tables, "table"),
+        counted(restored.rows, "row"),
+        counted(restored.large_objects, "large object"),
+        manifest.snapshot_at.format("%Y-%m-%d %H:%M:%S UTC"),
+        crate::text::duration(age),
+    );
+    if let Some(old) = old {
+        writeln!(
+            text,
+            "  What it replaced is kept as `{old}`: drop it when it is not needed any more."
+        )
+        .ok();
+    }
+    let json = serde_json::json!({
+        "database": name, "server": admin.host_label(), "backup": manifest.id, "snapshot_at": manifest.snapshot_at,
+        "age_seconds": age.num_seconds(), "seconds": seconds, "restored": restored, "kept": old,
+    });
+    Report { exit: Exit::Done, text, json, silence: Silence::Allowed }
+}
+
+/// Lays out what pg_dump's directory format would be.
+fn lay_out(
+    context: &Context,
+    backup: Chosen<'_>,
+    dir: &Path,
+    dry_run: bool,
+) -> anyhow::Result<Report> {
+    let manifest = backup.source.manifest;
+    let size: u64 = manifest.artifacts.iter().map(|artifact| artifact.size).sum();
+    let what = format!("{}, {}", counted(manifest.artifacts.len() as u64, "file"), bytes(size));
+    let json = serde_json::json!({
+        "backup": manifest.id, "directory": dir, "files": manifest.artifacts.len(), "bytes": size, "dry_run": dry_run,
+    });
+    let text = if dry_run {
+        format!("Would lay out backup {} in `{}`: {what}.\n", manifest.id, dir.display())
+    } else {
+        restore::directory::lay_out(backup.source, dir, &context.progress, &context.stop)?;
+        format!(
+            "Laid out backup {} in `{}`: {what}. Restore it with\n  pg_restore --dbname=NEWDB --jobs=4 --exit-on-error {}\n",
+            manifest.id,
+            dir.display(),
+            dir.display()
+        )
+    };
+    Ok(Report { exit: Exit::Done, text, json, silence: Silence::Allowed })
+}
