@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measures opsctl's backup beside what else takes one, on a throwaway server, and prints a Markdown table.
+# Measures opsctl's backup and restore beside what else does it, on a throwaway server, and prints a Markdown table.
 #
 #   OPSCTL        the binary                                              default: target/release/opsctl
 #   PG_BIN        programs of the server and of the stock tools           default: the newest below /usr/lib/postgresql
@@ -54,7 +54,7 @@ finish() {
     for data in ${started[@]+"${started[@]}"}; do
         as_server "$(cat "$data/bench.bin")/pg_ctl" -D "$data" -m immediate -s stop >/dev/null 2>&1 || true
     done
-    rm -rf "$out" "$sockets"
+    rm -rf "$out" "$sockets" "${repository:-}"
     if $remove_bench_dir; then rm -rf "$BENCH_DIR"; fi
 }
 trap finish EXIT
@@ -86,8 +86,6 @@ unix_socket_directories = '$sockets'
 port = $port
 shared_buffers = '512MB'
 max_connections = 50
-wal_level = minimal
-max_wal_senders = 0
 max_wal_size = '8GB'
 fsync = off
 autovacuum = off
@@ -151,6 +149,16 @@ else
     row opsctl "opsctl zstd:3$on"                     "$OPSCTL"              "$(opsctl "$zport" "$ZSTD_PG_BIN" '"$out"' zstd:3)"
 fi
 
+# A restore, as a new database each time, of a backup that is taken once.
+repository=$BENCH_DIR/repository
+server=restore
+row peer   "pg_restore -j2 of that backup"    "$PG_BIN/pg_restore"   "$q/createdb -p 5432 -T template0 restored && exec $q/pg_restore -p 5432 -j2 -e -d restored $(printf %q "$repository")/bench/*"
+row opsctl "opsctl restore"                   "$OPSCTL"              "PATH=$q:\$PATH DATABASE_URL=$(printf %q "$(url 5432)") exec $(printf %q "$OPSCTL") --quiet restore --repository $(printf %q "$repository") --create restored --jobs 2"
+rm -rf "$repository"
+if type -P "$OPSCTL" >/dev/null; then
+    bash -c "$(opsctl 5432 "$PG_BIN" "$(printf %q "$repository")" gzip)" || die "the backup to be restored was not taken"
+fi
+
 installed() { type -P "$1" >/dev/null 2>&1; }
 : >"$results"
 failed=0
@@ -168,6 +176,7 @@ for run in $(seq "$RUNS"); do
             *) bytes=$(find "$out" -type f -printf '%s\n' | awk '{ n += $1 } END { printf "%d", n }') ;;
         esac
         rm -rf "$out"
+        [ "${servers[$i]}" != restore ] || "$PG_BIN/psql" -X -q -p 5432 -d postgres -c 'SET client_min_messages = warning' -c 'DROP DATABASE IF EXISTS restored'
         if [ "$status" != 0 ]; then
             failed=1
             say "${names[$i]}: exit status $status: $(tail -n 3 "$BENCH_DIR/stderr" | tr '\n' ' ')"

@@ -72,6 +72,9 @@ impl Command {
                 "backup prune"
             }
             Command::Backup(_) => "backup",
+            Command::VerifyBackup(VerifyBackupArgs { command: Some(_), .. }) => {
+                "verify-backup report"
+            }
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
             Command::Config(_) => "config",
@@ -159,6 +162,8 @@ pub(crate) struct PruneArgs {}
 #[derive(Args, Debug)]
 #[command(after_help = VERIFY_EXITS)]
 pub(crate) struct VerifyBackupArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<VerifyBackupCommand>,
     #[command(flatten)]
     pub(crate) selection: Selection,
     #[command(flatten)]
@@ -175,6 +180,22 @@ pub(crate) struct VerifyBackupArgs {
     /// Do not store the result beside the backup (for a repository that is read-only)
     #[arg(long)]
     pub(crate) no_record: bool,
+}
+
+/// What else can be done about verifications.
+#[derive(Debug, Subcommand)]
+pub(crate) enum VerifyBackupCommand {
+    /// Print the evidence for an auditor: which backups were proven, when and how, and which were not
+    #[command(after_help = LIST_EXITS)]
+    Report(VerificationReportArgs),
+}
+
+/// Of which time.
+#[derive(Args, Debug)]
+pub(crate) struct VerificationReportArgs {
+    /// Backups begun within this time
+    #[arg(long, value_name = "TIME", default_value = "90d", value_parser = parse_duration)]
+    pub(crate) since: Duration,
 }
 
 /// Which backups.
@@ -214,6 +235,21 @@ pub(crate) struct RestoreArgs {
     /// File with age identities, for an encrypted backup
     #[arg(long, value_name = "FILE")]
     pub(crate) identity: Option<PathBuf>,
+    /// Only this table, with all that is its own and all that it needs, such as public.members (repeatable)
+    #[arg(long, value_name = "SCHEMA.TABLE", conflicts_with = "to_dir")]
+    pub(crate) table: Vec<String>,
+    /// Only this schema (repeatable)
+    #[arg(long, value_name = "NAME", conflicts_with = "to_dir")]
+    pub(crate) schema: Vec<String>,
+    /// Leave all rows out
+    #[arg(long, conflicts_with = "to_dir")]
+    pub(crate) schema_only: bool,
+    /// Create the roles that are missing first, as they were on the server that was dumped
+    #[arg(long, conflicts_with = "to_dir")]
+    pub(crate) globals: bool,
+    /// SQL to run in the restored database before anybody else may connect to it
+    #[arg(long, value_name = "FILE", conflicts_with = "to_dir")]
+    pub(crate) anonymize: Option<PathBuf>,
     /// Leave everything to the role that restores
     #[arg(long)]
     pub(crate) no_owner: bool,
@@ -273,10 +309,10 @@ pub(crate) enum ConfigCommand {
     Example,
 }
 
-/// See backup and verification at work on a throwaway PostgreSQL server
+/// See backup, verification and restore at work on throwaway PostgreSQL servers
 ///
 /// Starts a private server (never an existing one), loads a sample database, backs it up, verifies the
-/// backup, and removes the server.
+/// backup, restores it into a second one and compares, and removes the servers.
 #[derive(Args, Debug)]
 #[command(after_help = DEMO_EXITS)]
 pub(crate) struct DemoArgs {

@@ -2,6 +2,7 @@
 pub(crate) mod chunk;
 mod copy;
 pub(crate) mod description;
+pub(crate) mod evidence;
 pub(crate) mod lease;
 pub(crate) mod manifest;
 pub(crate) mod notes;

@@ -193,6 +193,23 @@ impl Repository {
         }
     }
 
+    /// Reads all verifications of a backup, oldest first; one that cannot be read is a warning.
+    pub(crate) fn verifications<T: serde::de::DeserializeOwned>(
+        &self,
+        folder: &Folder,
+    ) -> anyhow::Result<Vec<T>> {
+        let listed = self.storage.list(&format!("{}{VERIFICATIONS}", folder.prefix))?;
+        let mut records = Vec::new();
+        for object in listed.iter().filter(|object| object.key.as_str().ends_with(".json")) {
+            let json = self.storage.get(&object.key, 1 << 26)?;
+            match serde_json::from_slice(&json) {
+                Ok(record) => records.push(record),
+                Err(error) => tracing::warn!("`{}` cannot be read: {error}", object.key),
+            }
+        }
+        Ok(records)
+    }
+
     /// Returns the result of the newest verification of a backup.
     fn last_verification(&self, folder: &Folder) -> anyhow::Result<Option<Verified>> {
         let listed = self.storage.list(&format!("{}{VERIFICATIONS}", folder.prefix))?;

@@ -1,4 +1,4 @@
-//! `opsctl demo`: the main job, seen at work on a sample database and a throwaway server.
+//! `opsctl demo`: the main job, seen at work on a sample database and throwaway servers.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -97,29 +97,43 @@ pub(super) fn run(context: &Context, args: &DemoArgs) -> anyhow::Result<Report> 
         result.pg_restore.as_deref().unwrap_or("-"),
         seconds(began),
     )?;
+    if let Some(test) = &result.restore {
+        writeln!(
+            text,
+            "Restored it into a second throwaway server in {:.1} s, and compared what came out: {}, {}, {} of all \
+             kinds{}.",
+            test.seconds,
+            counted(test.tables, "table"),
+            counted(test.rows, "row"),
+            counted(test.objects, "object"),
+            if test.amcheck { ", and pg_amcheck found the indexes sound" } else { "" },
+        )?;
+    }
     drop(connection);
     drop(server);
     let place = dir.join("backups").join(folder.path());
-    let program = std::env::current_exe();
-    let program = program.map_or_else(|_| "opsctl".to_owned(), |path| path.display().to_string());
-    writeln!(text, "The server is gone. The backup is in\n  {}", place.display())?;
-    writeln!(
-        text,
-        "Look at manifest.json, at RESTORE.md (how to restore it without opsctl), and try"
-    )?;
-    writeln!(
-        text,
-        "  {program} backup list --repository {} --database {DATABASE}",
-        dir.join("backups").display()
-    )?;
-    writeln!(
-        text,
-        "  {program} verify-backup --repository {} --database {DATABASE}",
-        dir.join("backups").display()
-    )?;
+    text.push_str(&where_to_look(&place, &dir.join("backups")));
     let json = serde_json::json!({ "backup": context.run, "folder": place, "totals": totals, "verification": result });
     let exit = if result.good { Exit::Done } else { Exit::BadNews };
     Ok(Report { exit, text, json, silence: Silence::Allowed })
+}
+
+/// Says what can be looked at and tried afterwards.
+fn where_to_look(place: &Path, repository: &Path) -> String {
+    let program = std::env::current_exe();
+    let program = program.map_or_else(|_| "opsctl".to_owned(), |path| path.display().to_string());
+    let mut text = format!(
+        "The servers are gone. The backup is in\n  {}\nLook at manifest.json, at RESTORE.md (how to restore it without \
+         opsctl), and try\n",
+        place.display()
+    );
+    for command in ["backup list", "verify-backup", "verify-backup report"] {
+        text.push_str(&format!(
+            "  {program} {command} --repository {} --database {DATABASE}\n",
+            repository.display()
+        ));
+    }
+    text
 }
 
 fn verify(

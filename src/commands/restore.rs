@@ -1,5 +1,6 @@
 //! `opsctl restore`: a backup becomes a database again, or a directory for the stock pg_restore.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Instant;
@@ -10,14 +11,13 @@ use crate::backup::chunk::Source;
 use crate::backup::manifest::{Contents as Known, Detail, Manifest};
 use crate::backup::repository::{Folder, Found, Repository, database_prefix};
 use crate::backup::restore::database::{self, Like, Present, Unfinished};
-use crate::backup::restore::{self, Contents, Request, Restored};
+use crate::backup::restore::{self, Contents, Request, Restored, Selection, roles};
 use crate::backup::verify;
 use crate::cli::RestoreArgs;
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{Config, Overrides};
-use crate::db::Target;
+use crate::db::{self, Target};
 use crate::encryption::Identities;
-use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::lock::FileLock;
@@ -44,7 +44,13 @@ pub(super) fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Repor
         identities: identities.as_ref(),
     };
     let contents = restore::contents(source)?;
-    let backup = Chosen { source, detail: &detail, contents: &contents };
+    let selection = Selection {
+        tables: args.table.clone(),
+        schemas: args.schema.clone(),
+        schema_only: args.schema_only,
+    };
+    let chosen = contents.choose(&selection).map_err(|what| Failure::new(Exit::Usage, what))?;
+    let backup = Chosen { source, detail: &detail, contents: &contents, entries: &chosen };
     if let Some(dir) = &args.to.to_dir {
         return lay_out(context, backup, dir, args.dry_run);
     }
@@ -62,6 +68,7 @@ struct Chosen<'a> {
     source: Source<'a>,
     detail: &'a Detail,
     contents: &'a Contents,
+    entries: &'a BTreeSet<i32>,
 }
 
 /// Returns the only one of several that a command can work with.
@@ -240,7 +247,14 @@ fn apply(
     let lock = format!("restore-{}", database_prefix(&name).trim_end_matches('/'));
     let holder = format!("run {} of process {}", context.run, std::process::id());
     let _lock = FileLock::acquire(&config.state_dir, &lock, &holder)?;
+    // Read first: a file that is not there is no reason to have restored for an hour.
+    let anonymize = args.anonymize.as_deref().map(read_sql).transpose()?;
     let began = Instant::now();
+    if args.globals {
+        let mut connection = admin.connect("opsctl restore", &context.stop)?;
+        let created = roles::create_missing(backup.source, &mut connection)?;
+        tracing::info!("{} created", counted(created, "missing role"));
+    }
     context.progress.set_message(format!("{} {}", name, backup.source.manifest.id));
     let unfinished = Unfinished::create(&admin, &context.run, backup.contents, &context.stop)?;
     let mut options = Vec::new();
@@ -250,15 +264,13 @@ fn apply(
     if args.no_privileges {
         options.push("--no-privileges".to_owned());
     }
-    let restored = load(
-        context,
-        config,
-        backup,
-        &unfinished.target(),
-        options,
-        bin_dir,
-        &context.environment,
-    )?;
+    let restored = load(context, config, backup, &unfinished.target(), options, bin_dir)?;
+    if let Some(sql) = anonymize {
+        tracing::info!("anonymizing");
+        let mut connection = unfinished.target().connect("opsctl restore", &context.stop)?;
+        let done = connection.client().batch_execute(&sql);
+        done.map_err(|e| db::Error::query("anonymize what was restored; it is dropped again", e))?;
+    }
     // An empty database of that name makes room as any other does, and is not worth keeping.
     let in_the_way = (replace || present.is_some()).then_some(&context.run);
     let like = Like { no_owner: args.no_owner, no_privileges: args.no_privileges };
@@ -274,6 +286,13 @@ fn apply(
     Ok(report(context, backup, &admin, &name, &restored, old.as_deref(), seconds))
 }
 
+fn read_sql(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("`{}` cannot be read: {error}", path.display());
+        Failure::new(Exit::Usage, message).into()
+    })
+}
+
 fn load(
     context: &Context,
     config: &Config,
@@ -281,16 +300,16 @@ fn load(
     target: &Target,
     options: Vec<String>,
     bin_dir: Option<&Path>,
-    environment: &Environment,
 ) -> anyhow::Result<Restored> {
     restore::restore(&Request {
         source: backup.source,
         detail: backup.detail,
         contents: backup.contents,
+        chosen: backup.entries,
         target,
         options,
         bin_dir,
-        environment,
+        environment: &context.environment,
         jobs: default_jobs(config.backup.jobs),
         progress: &context.progress,
         stop: &context.stop,

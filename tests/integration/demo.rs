@@ -16,13 +16,14 @@ fn processes(needle: &str) -> Vec<String> {
 }
 
 #[test]
-fn it_shows_a_verified_backup_works_twice_and_leaves_no_server() {
+fn it_shows_a_proven_backup_works_twice_and_leaves_no_server() {
     let sandbox = Sandbox::new("");
     let bin_dir = installed();
     let args = ["demo", "--dir", "kept", "--bin-dir", bin_dir.to_str().unwrap()];
     let first = sandbox.json(0, &args);
     assert!(first["totals"]["rows"].as_u64().unwrap() >= 300_000, "{first}");
     assert_eq!(first["verification"]["good"], true);
+    assert_eq!(first["verification"]["depth"], "restored");
     let folder = Path::new(first["folder"].as_str().unwrap()).to_owned();
     for name in ["manifest.json", "RESTORE.md", "SHA256SUMS", "toc.dat", "verifications"] {
         assert!(folder.join(name).exists(), "{name}");
@@ -33,7 +34,7 @@ fn it_shows_a_verified_backup_works_twice_and_leaves_no_server() {
     let program = format!("{} ", env!("CARGO_BIN_EXE_opsctl"));
     let hints = second.stdout.lines().filter_map(|line| line.trim().strip_prefix(&program));
     let hints: Vec<Vec<&str>> = hints.map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(hints.len(), 2, "{second:#?}");
+    assert_eq!(hints.len(), 3, "{second:#?}");
     for hint in hints {
         sandbox.run(&hint).ends_with(0);
     }

@@ -89,7 +89,15 @@ struct Scene {
 
 impl Scene {
     fn new() -> Scene {
-        let cluster = Cluster::shared();
+        Scene::on(Cluster::shared())
+    }
+
+    /// Makes it on a server of its own: what happens there happens to no other test.
+    fn alone() -> Scene {
+        Scene::on(Box::leak(Box::new(Cluster::start(&crate::support::installed(), &[], &[]))))
+    }
+
+    fn on(cluster: &'static Cluster) -> Scene {
         let database = cluster.database();
         let sql = "CREATE TABLE members (id int PRIMARY KEY, name text);
              INSERT INTO members SELECT i, 'name ' || i FROM generate_series(1, 5000) i;
@@ -174,6 +182,24 @@ fn nothing_is_overwritten_unless_it_is_named() {
 }
 
 #[test]
+fn an_interruption_leaves_nothing_and_the_old_database_in_its_place() {
+    let scene = Scene::alone();
+    let Scene { cluster, database, sandbox } = &scene;
+    let mut child = sandbox.command(&["restore", "--replace", database]);
+    let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let unfinished = "SELECT count(*) FROM pg_database WHERE datname LIKE 'opsctl\\_restore\\_%'";
+    while cluster.sql("postgres", unfinished) == "0" {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was interrupted");
+    }
+    let id = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(cluster.sql("postgres", unfinished), "0");
+    assert_eq!(scene.names(database), "1");
+    assert_eq!(scene.databases(), [""; 0]);
+}
+
+#[test]
 fn a_damaged_backup_is_not_restored_and_leaves_nothing() {
     let backup = Broken::new();
     let name = backup.table("members");
@@ -189,7 +215,7 @@ fn a_damaged_backup_is_not_restored_and_leaves_nothing() {
 
 #[test]
 fn a_killed_restore_leaves_the_old_database_and_the_next_run_cleans_up() {
-    let scene = Scene::new();
+    let scene = Scene::alone();
     let Scene { cluster, database, sandbox } = &scene;
     let before = scene.names(database);
     let mut child = sandbox
@@ -239,4 +265,152 @@ fn an_encrypted_backup_is_restored_with_its_identity() {
 
 fn assert_same_as(cluster: &Cluster, one: &str, other: &str) {
     assert_same(&content(cluster, one, &[]), &content(cluster, other, &[]));
+}
+
+/// A database of some tables that know each other, backed up.
+fn related_tables() -> (&'static Cluster, String, Sandbox) {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sql = "
+        CREATE TABLE members (id serial PRIMARY KEY, name text); INSERT INTO members (name) SELECT 'n' || i FROM generate_series(1, 100) i;
+        CREATE TYPE state AS ENUM ('open', 'paid');
+        CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TABLE dues (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, member int REFERENCES members, state state DEFAULT 'open');
+        INSERT INTO dues (member) SELECT i FROM generate_series(1, 100) i;
+        CREATE INDEX dues_by_member ON dues (member); COMMENT ON TABLE dues IS 'what is owed';
+        CREATE TRIGGER stamped BEFORE UPDATE ON dues FOR EACH ROW EXECUTE FUNCTION stamp();
+        CREATE TABLE audit_logs (id int, what text) PARTITION BY RANGE (id);
+        CREATE TABLE audit_logs_1 PARTITION OF audit_logs FOR VALUES FROM (0) TO (50);
+        CREATE INDEX ON audit_logs (id);
+        INSERT INTO audit_logs SELECT i, 'w' FROM generate_series(1, 40) i;
+        CREATE SCHEMA school; CREATE TABLE school.students (id bigserial PRIMARY KEY, name text);
+        INSERT INTO school.students (name) SELECT 's' || i FROM generate_series(1, 30) i;
+        SELECT lo_from_bytea(4711, 'a large object');";
+    cluster.sql(&database, sql);
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&[]);
+    (cluster, database, sandbox)
+}
+
+/// Returns all relations of a database that are not the system's, and the large objects.
+fn relations(cluster: &Cluster, database: &str) -> String {
+    let sql = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class \
+               WHERE relnamespace::regnamespace::text IN ('public', 'school')";
+    cluster.sql(database, sql)
+}
+
+#[test]
+fn a_table_is_restored_with_all_that_is_its_own_and_nothing_else() {
+    let (cluster, _, sandbox) = related_tables();
+    let name = format!("restored_{}", unique());
+    let report = sandbox.json(0, &["restore", "--create", &name, "--table", "public.dues"]);
+    assert_eq!(report["restored"]["rows"], 100);
+    assert_eq!(relations(cluster, &name), "dues dues_by_member dues_id_seq dues_pkey");
+    let facts = "SELECT (SELECT count(*) FROM dues), (SELECT last_value FROM dues_id_seq), obj_description('dues'::regclass), \
+                 (SELECT string_agg(tgname, ',') FROM pg_trigger WHERE NOT tgisinternal), \
+                 (SELECT count(*) FROM pg_constraint WHERE contype = 'f'), (SELECT count(*) FROM pg_largeobject_metadata)";
+    assert_eq!(cluster.sql(&name, facts), "100|100|what is owed|stamped|0|0");
+
+    let name = format!("restored_{}", unique());
+    let both = ["--table", "dues", "--table", "members"];
+    sandbox.run(&[&["restore", "--create", &name], &both[..]].concat()).ends_with(0);
+    let facts = "SELECT (SELECT count(*) FROM pg_constraint WHERE contype = 'f'), nextval('members_id_seq')";
+    assert_eq!(cluster.sql(&name, facts), "1|101");
+
+    let name = format!("restored_{}", unique());
+    sandbox.run(&["restore", "--create", &name, "--table", "audit_logs"]).ends_with(0);
+    assert_eq!(
+        relations(cluster, &name),
+        "audit_logs audit_logs_1 audit_logs_1_id_idx audit_logs_id_idx"
+    );
+    assert_eq!(cluster.sql(&name, "SELECT count(*) FROM audit_logs"), "40");
+
+    let run = sandbox.run(&["restore", "--create", "never_made", "--table", "no.such"]).expect(2);
+    assert!(run.stderr.contains("there is no table `no.such` in the backup"), "{run:#?}");
+}
+
+#[test]
+fn a_schema_is_restored_alone_and_a_schema_only_restore_has_no_rows() {
+    let (cluster, _, sandbox) = related_tables();
+    let name = format!("restored_{}", unique());
+    sandbox.run(&["restore", "--create", &name, "--schema", "school"]).ends_with(0);
+    assert_eq!(relations(cluster, &name), "students students_id_seq students_pkey");
+    assert_eq!(
+        cluster
+            .sql(&name, "SELECT count(*), nextval('school.students_id_seq') FROM school.students"),
+        "30|31"
+    );
+
+    let name = format!("restored_{}", unique());
+    sandbox.run(&["restore", "--create", &name, "--schema-only"]).ends_with(0);
+    let facts = "SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM audit_logs), nextval('members_id_seq')";
+    assert_eq!(cluster.sql(&name, facts), "0|0|1");
+}
+
+#[test]
+fn what_is_anonymized_is_seen_by_nobody_before() {
+    let (cluster, _, sandbox) = related_tables();
+    let name = format!("restored_{}", unique());
+    let check = "DO $$ BEGIN IF has_database_privilege('pg_monitor', current_database(), 'CONNECT') \
+                 THEN RAISE 'others may connect'; END IF; END $$;";
+    sandbox.write("names.sql", &format!("{check} UPDATE members SET name = 'member ' || id;"));
+    let args = ["restore", "--create", &name, "--anonymize", "names.sql"];
+    sandbox.run(&args).ends_with(0);
+    let facts = "SELECT count(*) FILTER (WHERE name LIKE 'member %'), has_database_privilege('pg_monitor', current_database(), 'CONNECT') FROM members";
+    assert_eq!(cluster.sql(&name, facts), "100|t");
+
+    let name = format!("restored_{}", unique());
+    sandbox.write("names.sql", "UPDATE members SET name = 'x'; SELECT no_such_function()");
+    let args = ["restore", "--create", &name, "--anonymize", "names.sql"];
+    let run = sandbox.run(&args).expect(1);
+    assert!(run.stderr.contains("failed to anonymize what was restored"), "{run:#?}");
+    let left = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+    assert_eq!(cluster.sql("postgres", &left), "0");
+}
+
+#[test]
+fn missing_roles_are_made_when_asked_for() {
+    let cluster = Cluster::shared();
+    let (database, role) = (cluster.database(), format!("Odd \"\"{}", unique()));
+    cluster
+        .sql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN; GRANT pg_monitor TO \"{role}\""));
+    cluster.sql(&database, &format!("CREATE TABLE t (i int); ALTER TABLE t OWNER TO \"{role}\""));
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&[]);
+    let other = Cluster::start(&crate::support::installed(), &[], &[]);
+    let url = other.url("moved");
+    let run = sandbox.run(&["restore", "--to", &url]).expect(1);
+    assert!(run.stderr.contains("does not exist"), "{run:#?}");
+    assert_eq!(
+        other.sql("postgres", "SELECT count(*) FROM pg_database WHERE NOT datistemplate"),
+        "1"
+    );
+    sandbox.run(&["restore", "--to", &url, "--globals"]).ends_with(0);
+    let facts = "SELECT pg_has_role(relowner, 'pg_monitor', 'member'), relowner::regrole FROM pg_class WHERE relname = 't'";
+    assert_eq!(other.sql("moved", facts), format!("t|\"{role}\""));
+}
+
+#[test]
+fn a_restore_whose_sessions_are_ended_leaves_the_old_database() {
+    let scene = Scene::alone();
+    let Scene { cluster, database, sandbox } = &scene;
+    let mut child = sandbox.command(&["restore", "--replace", database]);
+    let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+               WHERE datname LIKE 'opsctl\\_restore\\_%' AND application_name = 'opsctl restore'";
+    let ended = loop {
+        if cluster.sql("postgres", end) != "0" {
+            break true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            break false;
+        }
+    };
+    let status = child.wait().unwrap().code();
+    assert!(ended, "it ended before its sessions could be");
+    assert_eq!(status, Some(12));
+    assert_eq!(scene.names(database), "1");
+    assert_eq!(scene.databases(), [""; 0]);
+    sandbox.run(&["restore", "--replace", database]).ends_with(0);
+    assert_eq!(scene.names(database), "5000");
 }

@@ -19,6 +19,13 @@ fn proves_every_object(every: &EveryObject) {
     assert!(restore["objects"].as_u64().unwrap() > 100, "{restore}");
     assert!(restore["large_objects"].as_u64().unwrap() > 1000, "{restore}");
     assert_eq!(restore["amcheck"], true, "{restore}");
+
+    let evidence = sandbox.json(0, &["verify-backup", "report", "--since", "1d"]);
+    let backups = &evidence["evidence"][0]["backups"];
+    assert_eq!(backups[0]["verifications"][0]["restore"]["rows"], restore["rows"], "{evidence}");
+    let report = sandbox.run(&["verify-backup", "report"]).expect(0);
+    assert!(report.stdout.contains("Of 1 backups 1 were restored and equal"), "{}", report.stdout);
+    assert!(report.stdout.contains("| restored | good | "), "{}", report.stdout);
 }
 
 #[test]

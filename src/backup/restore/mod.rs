@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use indicatif::ProgressBar;
 
 use crate::backup::chunk::Source;
-use crate::backup::manifest::{Detail, Kind, TOC};
+use crate::backup::manifest::{Artifact, Detail, Kind, TOC};
 use crate::backup::rows::Rows;
 use crate::db::programs::ClientPrograms;
 use crate::db::{self, Target};
@@ -23,13 +23,14 @@ use crate::sync::lock;
 pub(crate) mod database;
 pub(crate) mod directory;
 mod load;
+pub(crate) mod roles;
 mod sections;
 mod selection;
-pub(crate) mod sql;
+mod sql;
 
 use load::{Load, TableLoad};
 use sections::{Section, Sections};
-pub(crate) use selection::Contents;
+pub(crate) use selection::{Contents, Selection};
 
 /// What to restore, and where to.
 pub(crate) struct Request<'a> {
@@ -38,6 +39,8 @@ pub(crate) struct Request<'a> {
     pub(crate) detail: &'a Detail,
     /// The table of contents.
     pub(crate) contents: &'a Contents,
+    /// What of it: see [`Contents::choose`].
+    pub(crate) chosen: &'a BTreeSet<i32>,
     /// An empty database.
     pub(crate) target: &'a Target,
     /// More options for pg_restore, such as `--no-owner`.
@@ -76,13 +79,18 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
     )?;
     let contents = request.contents;
     let load = plan_load(request)?;
-    request.progress.set_length(manifest.totals.raw_bytes);
+    let chunks = || load.tables.iter().flat_map(|table| &table.artifact.chunks);
+    request.progress.set_length(chunks().map(|chunk| chunk.raw_bytes).sum());
 
     let child_environment = request.target.child_environment()?;
+    // Rows and the content of large objects are ours.
+    let entries = contents.entries.iter().filter(|e| !e.has_data);
+    let for_pg_restore: Vec<i32> =
+        entries.map(|e| e.dump_id).filter(|number| request.chosen.contains(number)).collect();
     let sections = Sections::prepare(
         &program,
         &contents.toc,
-        &contents.for_pg_restore(),
+        &for_pg_restore,
         (child_environment, request.target.database_name()),
         request.options.clone(),
     )?;
@@ -97,7 +105,7 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
     analyze(request)?;
     Ok(Restored {
         tables: load.tables.len() as u64,
-        rows: manifest.totals.rows,
+        rows: chunks().map(|chunk| chunk.rows).sum(),
         large_objects: load.large_objects.len() as u64,
         pg_restore: program.version(),
     })
@@ -108,7 +116,8 @@ fn plan_load<'a>(request: &'a Request<'a>) -> anyhow::Result<Load<'a>> {
     let (manifest, contents) = (request.source.manifest, request.contents);
     let suffix = manifest.compression.suffix();
     let mut tables = Vec::new();
-    for entry in contents.entries.iter().filter(|e| e.has_data && e.kind == "TABLE DATA") {
+    let chosen = || contents.entries.iter().filter(|e| request.chosen.contains(&e.dump_id));
+    for entry in chosen().filter(|e| e.has_data && e.kind == "TABLE DATA") {
         let file = format!("{}{suffix}", entry.file.as_deref().unwrap_or_default());
         let artifact = manifest.artifact(&file).filter(|a| a.kind == Kind::Table);
         let artifact = artifact.ok_or_else(|| {
@@ -119,7 +128,9 @@ fn plan_load<'a>(request: &'a Request<'a>) -> anyhow::Result<Load<'a>> {
         let statement = statement.context("a COPY statement is not UTF-8")?;
         tables.push(TableLoad { artifact, statement: statement.trim_end().to_owned() });
     }
-    let large_objects = manifest.artifacts.iter().filter(|a| a.kind == Kind::LargeObject).collect();
+    let with_large_objects = chosen().any(|entry| entry.has_data && entry.kind == "BLOBS");
+    let is_wanted = |a: &&Artifact| with_large_objects && a.kind == Kind::LargeObject;
+    let large_objects = manifest.artifacts.iter().filter(is_wanted).collect();
     Ok(Load {
         source: request.source,
         detail: request.detail,

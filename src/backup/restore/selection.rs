@@ -1,5 +1,7 @@
 //! Which entries of a table of contents are restored. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::backup::objects::is_about_the_database;
 use crate::backup::restore::database::Like;
 use crate::backup::restore::sql::rename_database;
@@ -31,11 +33,154 @@ impl Contents {
         Ok(Contents { toc, entries, encoding })
     }
 
-    /// Returns the numbers of the entries that are pg_restore's: all but rows and the content of large objects.
-    pub(crate) fn for_pg_restore(&self) -> Vec<i32> {
-        let ours = |entry: &&Entry| !entry.has_data && !is_about_the_database(entry);
-        self.entries.iter().filter(ours).map(|entry| entry.dump_id).collect()
+    /// Chooses what to restore, by the numbers of entries; an error says which name means nothing.
+    ///
+    /// A table that is named comes with all that is its own (partitions, rows, indexes, constraints, triggers,
+    /// privileges) and all that it needs (schema, types, functions, sequences), but without foreign keys to tables
+    /// that are not named.
+    pub(crate) fn choose(&self, selection: &Selection) -> Result<BTreeSet<i32>, String> {
+        let whole = selection.tables.is_empty() && selection.schemas.is_empty();
+        let mut chosen: BTreeSet<i32> = if whole {
+            self.entries.iter().map(|entry| entry.dump_id).collect()
+        } else {
+            self.with_what_it_takes(self.with_partitions(self.named(selection)?))
+        };
+        for entry in &self.entries {
+            let rows = entry.has_data || entry.kind == "SEQUENCE SET";
+            if is_about_the_database(entry) || (selection.schema_only && rows) {
+                chosen.remove(&entry.dump_id);
+            }
+        }
+        Ok(chosen)
     }
+
+    /// Returns the relations that are named.
+    fn named(&self, selection: &Selection) -> Result<BTreeSet<i32>, String> {
+        let mut found = BTreeSet::new();
+        let mut add = |what: &str, name: &str, is_it: &dyn Fn(&Entry) -> bool| {
+            let entries: Vec<i32> =
+                self.entries.iter().filter(|e| is_it(e)).map(|e| e.dump_id).collect();
+            let known = !entries.is_empty();
+            found.extend(entries);
+            if known { Ok(()) } else { Err(format!("there is no {what} `{name}` in the backup")) }
+        };
+        for name in &selection.tables {
+            add("table", name, &|entry| {
+                let (schema, table) = (lossy(&entry.namespace), lossy(&entry.tag));
+                RELATIONS.contains(&entry.kind.as_str())
+                    && (*name == format!("{schema}.{table}")
+                        || (schema == "public" && *name == table))
+            })?;
+        }
+        for name in &selection.schemas {
+            add("schema", name, &|entry| {
+                let inside = lossy(&entry.namespace) == *name
+                    && !entry.has_data
+                    && !PAIRS.contains(&entry.kind.as_str());
+                inside || (entry.kind == "SCHEMA" && lossy(&entry.tag) == *name)
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// Adds the partitions of the partitioned tables among `named`, and theirs.
+    fn with_partitions(&self, mut named: BTreeSet<i32>) -> BTreeSet<i32> {
+        let partition = |attach: &Entry| {
+            let is_it = |e: &&Entry| {
+                e.kind == "TABLE" && e.namespace == attach.namespace && e.tag == attach.tag
+            };
+            self.entries.iter().find(is_it).map(|entry| entry.dump_id)
+        };
+        let attached: Vec<(&Entry, i32)> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.kind == "TABLE ATTACH")
+            .filter_map(|entry| Some((entry, partition(entry)?)))
+            .collect();
+        loop {
+            let before = named.len();
+            for (attach, partition) in &attached {
+                if attach.dependencies.iter().any(|d| d != partition && named.contains(d)) {
+                    named.insert(*partition);
+                }
+            }
+            if named.len() == before {
+                return named;
+            }
+        }
+    }
+
+    /// Adds to the relations that are named what belongs to them, and what all that needs.
+    fn with_what_it_takes(&self, mut chosen: BTreeSet<i32>) -> BTreeSet<i32> {
+        let by_number: BTreeMap<i32, &Entry> =
+            self.entries.iter().map(|e| (e.dump_id, e)).collect();
+        let add_belongings = |chosen: &mut BTreeSet<i32>, kinds: &[&str]| {
+            for entry in self.entries.iter().filter(|e| kinds.contains(&e.kind.as_str())) {
+                let mut needs = entry.dependencies.iter().filter(|d| by_number.contains_key(d));
+                let belongs = if PAIRS.contains(&entry.kind.as_str()) {
+                    needs.all(|d| chosen.contains(d))
+                } else {
+                    needs.any(|d| chosen.contains(d))
+                };
+                if belongs {
+                    chosen.insert(entry.dump_id);
+                }
+            }
+        };
+        // In the order of the table of contents what belongs to something stands behind it.
+        add_belongings(&mut chosen, &[&BELONGINGS[..], &PAIRS].concat());
+        let mut open: Vec<i32> = chosen.iter().copied().collect();
+        while let Some(number) = open.pop() {
+            for needed in by_number.get(&number).map_or(&[][..], |entry| &entry.dependencies) {
+                if by_number.contains_key(needed) && chosen.insert(*needed) {
+                    open.push(*needed);
+                }
+            }
+        }
+        // The values of the sequences that a default needs.
+        add_belongings(&mut chosen, &["SEQUENCE SET"]);
+        chosen
+    }
+}
+
+/// The kinds of entries that a table's name can mean.
+const RELATIONS: [&str; 5] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE", "FOREIGN TABLE"];
+
+/// The kinds of entries that belong to what they depend on.
+const BELONGINGS: [&str; 16] = [
+    "TABLE DATA",
+    "MATERIALIZED VIEW DATA",
+    "SEQUENCE",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "DEFAULT",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "INDEX",
+    "STATISTICS",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+    "ROW SECURITY",
+    "ACL",
+    "COMMENT",
+];
+
+/// The kinds of entries that are about two relations, and make sense only with both.
+const PAIRS: [&str; 3] = ["FK CONSTRAINT", "TABLE ATTACH", "INDEX ATTACH"];
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// What part of a backup is restored; by default all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// Such as `public.members`; without a schema, in `public`.
+    pub(crate) tables: Vec<String>,
+    pub(crate) schemas: Vec<String>,
+    /// Without rows, large objects and values of sequences?
+    pub(crate) schema_only: bool,
 }
 
 impl Contents {

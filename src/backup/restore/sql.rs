@@ -26,6 +26,21 @@ pub(crate) fn statements(script: &str) -> Vec<String> {
     found
 }
 
+/// Reads the name that a text begins with, and returns it without quotes, and what follows.
+pub(crate) fn identifier(text: &str) -> Option<(String, &str)> {
+    if !text.starts_with('"') {
+        let is_part = |c: char| c.is_alphanumeric() || "_$".contains(c);
+        let end = text.find(|c| !is_part(c)).unwrap_or(text.len());
+        return (end > 0).then(|| (text[..end].to_owned(), &text[end..]));
+    }
+    let mut end = 0;
+    while text[end..].starts_with('"') {
+        end += literal_length(&text[end..], '"', false);
+    }
+    let name = text[..end].strip_prefix('"')?.strip_suffix('"')?;
+    Some((name.replace("\"\"", "\""), &text[end..]))
+}
+
 /// Puts `new` in the place of `old` wherever SQL says `DATABASE old` outside of a literal; both are quoted for SQL.
 pub(crate) fn rename_database(sql: &str, old: &str, new: &str) -> String {
     let word = format!("DATABASE {old}");
@@ -77,6 +92,16 @@ mod tests {
         let script = "-- a; b\n\\restrict x;y\n\nCREATE ROLE \"a;b\";\nCOMMENT ON ROLE x IS E'it\\'s; ''so''';\n\\unrestrict";
         let expected = ["CREATE ROLE \"a;b\"", "COMMENT ON ROLE x IS E'it\\'s; ''so'''"];
         assert_eq!(statements(script), expected);
+    }
+
+    #[test]
+    fn names_end_where_they_end() {
+        let read = |text: &str| identifier(text).map(|(name, rest)| (name, rest.to_owned()));
+        assert_eq!(read("app WITH"), Some(("app".to_owned(), " WITH".to_owned())));
+        assert_eq!(read("\"a \"\"b\" X"), Some(("a \"b".to_owned(), " X".to_owned())));
+        assert_eq!(read("ALL"), Some(("ALL".to_owned(), String::new())));
+        assert_eq!(read(" x"), None);
+        assert_eq!(read("\"open"), None);
     }
 
     #[test]

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 
 use super::{Findings, Request};
 use crate::backup::chunk;
-use crate::backup::manifest::{Detail, Kind, Manifest};
-use crate::backup::restore::{self, Contents, sql};
+use crate::backup::manifest::{Detail, Manifest};
+use crate::backup::restore::{self, Contents, Selection, roles};
 use crate::backup::take;
 use crate::child::{self, Spec};
 use crate::config::Compression;
@@ -64,12 +64,15 @@ pub(super) fn test(
     let target = server.target(DATABASE)?;
     let contents = restore::contents(source)?;
 
+    let whole = contents.choose(&Selection::default()).map_err(anyhow::Error::msg)?;
+
     let began = std::time::Instant::now();
     prepare(request, source, &admin, &contents)?;
     let restored = restore::restore(&restore::Request {
         source,
         detail,
         contents: &contents,
+        chosen: &whole,
         target: &target,
         options: vec!["--no-tablespaces".to_owned()],
         bin_dir: request.bin_dir,
@@ -149,20 +152,8 @@ fn prepare(
     contents: &Contents,
 ) -> anyhow::Result<()> {
     let mut connection = admin.connect("opsctl verify-backup", request.stop)?;
+    roles::create_missing(source, &mut connection)?;
     let client = connection.client();
-    let globals = source.manifest.artifacts.iter().find(|a| a.kind == Kind::Globals);
-    let globals = globals.map(|artifact| source.read_all(artifact)).transpose()?;
-    let script = String::from_utf8_lossy(globals.as_deref().unwrap_or_default()).into_owned();
-    for statement in sql::statements(&script) {
-        // The throwaway server has its own superuser and no place for tablespaces.
-        let ours = statement.contains("TABLESPACE")
-            || statement.starts_with("CREATE ROLE postgres")
-            || statement.starts_with("ALTER ROLE postgres ");
-        if !ours && let Err(error) = client.batch_execute(&statement) {
-            let error = db::Error::query("restore a role", error);
-            tracing::warn!("{:#}", anyhow::Error::from(error));
-        }
-    }
     let create = |options: &str| format!("CREATE DATABASE {DATABASE} {options}");
     let options = contents.database_options();
     let options = options.split(" TABLESPACE = ").next().unwrap_or_default();

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::backup::repository::{Folder, Found, Repository};
 use crate::backup::verify::{self, Request, Verification};
-use crate::cli::{VerifyBackupArgs, Which};
+use crate::cli::{VerifyBackupArgs, VerifyBackupCommand, Which};
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Config, Overrides};
 use crate::encryption::Identities;
@@ -12,7 +12,15 @@ use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::text::{bytes, counted};
 
-pub(super) fn run(context: &Context, args: &VerifyBackupArgs) -> anyhow::Result<Report> {
+mod report;
+
+pub(in crate::commands) fn run(
+    context: &Context,
+    args: &VerifyBackupArgs,
+) -> anyhow::Result<Report> {
+    if let Some(VerifyBackupCommand::Report(report)) = &args.command {
+        return report::run(context, args, report);
+    }
     let config = context
         .load(&args.selection, Overrides { jobs: args.jobs, ..Overrides::default() })?
         .config;
