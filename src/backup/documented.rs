@@ -110,6 +110,7 @@ fn the_document_lists_every_field() {
             rows: 0,
             large_objects: 0,
             objects: 0,
+            queries: 0,
             amcheck: false,
         }),
         findings: vec![finding],

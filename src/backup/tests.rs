@@ -88,6 +88,7 @@ impl Scene {
             folder: &Folder::new(DATABASE, id),
             identities: None,
             restore: false,
+            queries: &[],
             bin_dir: Some(&testing::bin_dir()),
             environment: &Environment::default(),
             jobs: 2,

@@ -148,6 +148,7 @@ fn verify(
         folder,
         identities: None,
         restore: true,
+        queries: &[],
         bin_dir: Some(bin_dir),
         environment: &context.environment,
         jobs: default_jobs(None),

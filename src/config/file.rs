@@ -12,12 +12,12 @@ use toml::de::DeTable;
 use super::find::Found;
 use super::s3::S3Entry;
 use super::section::{At, Document, Keys, Section, absolute};
-use super::{Compression, Error, Problem, Retention, Source, url, value};
+use super::{Compression, Error, Expected, Problem, Query, Retention, Source, url, value};
 use crate::secret::Secret;
 
 /// Every section and its keys.
 pub(super) const KEYS: Keys = &[
-    ("", &["state_dir", "database", "databases", "repository", "repositories", "backup"]),
+    ("", &["state_dir", "database", "databases", "repository", "repositories", "backup", "verify"]),
     ("database", &["name", "url", "url_file", "bin_dir"]),
     ("databases.NAME", &["url", "url_file", "bin_dir"]),
     (
@@ -57,6 +57,8 @@ pub(super) const KEYS: Keys = &[
             "timeout",
         ],
     ),
+    ("verify", &["query"]),
+    ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
 ];
 
 /// A file's content.
@@ -67,6 +69,7 @@ pub(super) struct File {
     pub(super) databases: Vec<DatabaseEntry>,
     pub(super) repositories: Vec<RepositoryEntry>,
     pub(super) backup: BackupEntry,
+    pub(super) queries: Vec<Query>,
 }
 
 /// `[database]` or one of `[databases.NAME]`.
@@ -135,6 +138,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         databases: databases(&document, &top),
         repositories: repositories(&document, &top),
         backup: backup(&document, &top),
+        queries: queries(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);
@@ -325,6 +329,43 @@ fn backup(document: &Document<'_>, top: &Section<'_>) -> BackupEntry {
         section.complain("exclude_table_data", excluded.line, complaint);
     }
     entry
+}
+
+fn queries(document: &Document<'_>, top: &Section<'_>) -> Vec<Query> {
+    let Some(table) = top.table("verify") else { return Vec::new() };
+    let verify = Section::open(document, "verify".to_owned(), table.value, "verify", KEYS);
+    let mut queries: Vec<Query> = Vec::new();
+    for At { value: table, line } in verify.list_of_tables("query") {
+        let title = "[verify.query]".to_owned();
+        let section = Section::open(document, title, table, "verify.query", KEYS);
+        let text = |key: &str| section.parsed(key, value::parse_text).map(|at| at.value);
+        let (at_least, at_most) = (section.decimal("at_least"), section.decimal("at_most"));
+        let equals = text("equals");
+        let has = |key: &str| section.line_of(key).is_some();
+        if has("equals") == (has("at_least") || has("at_most")) {
+            let problem = "[[verify.query]] needs `equals`, or `at_least` or `at_most` or both";
+            document.problem(line, problem);
+        }
+        let (Some(name), Some(sql)) = (text("name"), text("sql")) else {
+            if !has("name") || !has("sql") {
+                document.problem(line, "[[verify.query]] needs `name` and `sql`");
+            }
+            continue;
+        };
+        if queries.iter().any(|query| query.name == name) {
+            document.problem(
+                line,
+                format!("two of [[verify.query]] are named {}", value::quote(&name)),
+            );
+        }
+        let range = |at: Option<At<f64>>| at.map(|at| at.value);
+        let expected = match equals {
+            Some(value) => Expected::Equals(value),
+            None => Expected::Between { at_least: range(at_least), at_most: range(at_most) },
+        };
+        queries.push(Query { name, database: text("database"), sql, expected });
+    }
+    queries
 }
 
 /// Reads a location: a directory, or `s3://bucket/prefix`.

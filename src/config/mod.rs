@@ -113,6 +113,28 @@ pub(crate) struct Config {
     pub(crate) repositories: Vec<Repository>,
     /// How backups are made.
     pub(crate) backup: Backup,
+    /// What a restored database is asked; names are unique.
+    pub(crate) queries: Vec<Query>,
+}
+
+/// A question to a restored database whose answer is known.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Query {
+    pub(crate) name: String,
+    /// The name of the only database it is for.
+    pub(crate) database: Option<String>,
+    /// A statement that returns one value.
+    pub(crate) sql: String,
+    pub(crate) expected: Expected,
+}
+
+/// What a [`Query`] should return.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Expected {
+    /// This text.
+    Equals(String),
+    /// A number; at least one of the limits is there.
+    Between { at_least: Option<f64>, at_most: Option<f64> },
 }
 
 /// One database.

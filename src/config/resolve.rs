@@ -54,6 +54,7 @@ pub(super) fn load(
         databases: merge.databases(),
         repositories: merge.repositories(),
         backup: merge.backup(),
+        queries: file.queries.clone(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;

@@ -124,6 +124,40 @@ impl<'d> Section<'d> {
         tables
     }
 
+    /// Returns the tables of a list such as `[[verify.query]]`, in the order of the file.
+    pub(super) fn list_of_tables(&self, key: &str) -> Vec<At<&'d DeTable<'d>>> {
+        let Some(At { value, line }) = self.value(key) else { return Vec::new() };
+        let Some(array) = value.as_array() else {
+            self.wrong(key, line, "must be a list of sections", value);
+            return Vec::new();
+        };
+        let mut tables = Vec::new();
+        for item in array {
+            let line = self.document.line(item.span().start);
+            match item.get_ref().as_table() {
+                Some(value) => tables.push(At { value, line }),
+                None => self.wrong(key, line, "must be a list of sections", item.get_ref()),
+            }
+        }
+        tables
+    }
+
+    /// Returns a number that may have a fraction.
+    pub(super) fn decimal(&self, key: &str) -> Option<At<f64>> {
+        let At { value, line } = self.value(key)?;
+        let text = match value {
+            DeValue::Integer(number) if number.radix() == 10 => Some(number.as_str()),
+            DeValue::Float(number) => Some(number.as_str()),
+            _ => None,
+        };
+        let number = text.and_then(|text| text.replace('_', "").parse().ok());
+        let number = number.filter(|number: &f64| number.is_finite());
+        if number.is_none() {
+            self.wrong(key, line, "must be a number", value);
+        }
+        number.map(|value| At { value, line })
+    }
+
     /// Returns a string, read by `parse`; its complaint is preceded by the key.
     pub(super) fn parsed<T>(
         &self,

@@ -30,6 +30,9 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.repository(key, repository);
     }
     list.backup(&loaded.config.backup);
+    for query in &loaded.config.queries {
+        list.add(format!("verify.query.{}", query.name), query.sql.clone());
+    }
     list.shown
 }
 

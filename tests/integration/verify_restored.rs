@@ -166,3 +166,38 @@ fn what_pg_restore_refuses_is_a_finding() {
     );
     assert!(stdout.contains("function no_such() does not exist"), "{stdout}");
 }
+
+#[test]
+fn own_questions_are_asked() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE members AS SELECT i AS id FROM generate_series(1, 50) i");
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&[]);
+    let query = |name: &str, sql: &str, rest: &str| {
+        format!("[[verify.query]]\nname = \"{name}\"\nsql = \"{sql}\"\n{rest}\n")
+    };
+    let good = query("members", "SELECT count(*) FROM members", "at_least = 50")
+        + &query("elsewhere", "SELECT no_such", "equals = \"1\"\ndatabase = \"another\"");
+    sandbox.write("opsctl.toml", &good);
+    let report = sandbox.json(0, &["verify-backup", "--restore-test"]);
+    assert_eq!(report["verifications"][0]["restore"]["queries"], 1, "{report}");
+
+    let bad = query("few", "SELECT count(*) FROM members", "at_least = 51\nat_most = 60")
+        + &query("two", "SELECT 1, 2", "equals = \"1\"")
+        + &query("broken", "SELECT no_such", "equals = \"1\"")
+        + &query("writes", "DELETE FROM members RETURNING id", "equals = \"1\"");
+    sandbox.write("opsctl.toml", &bad);
+    let Run { stdout, .. } = sandbox.run(&["verify-backup", "--restore-test"]).expect(3);
+    for finding in [
+        "query `few` gives `50` where at least 51 and at most 60 is expected",
+        "query `two` does not return one row of one value",
+        "query `broken` fails: failed to ask: ERROR: column \"no_such\" does not exist",
+        "query `writes` fails: failed to ask: ERROR: cannot execute DELETE in a read-only transaction",
+    ] {
+        assert!(stdout.contains(&format!("after a restore, {finding}")), "{finding}: {stdout}");
+    }
+    sandbox.write("opsctl.toml", "[[verify.query]]\nname = \"x\"\nsql = \"SELECT 1\"\n");
+    let run = sandbox.run(&["verify-backup"]).expect(10);
+    assert!(run.stderr.contains("opsctl.toml:1: [[verify.query]] needs `equals`"), "{run:#?}");
+}

@@ -16,6 +16,7 @@ use crate::backup::manifest::{Contents, Detail, MANIFEST, Manifest};
 use crate::backup::publish::sums;
 use crate::backup::repository::{Folder, LEASE, Repository, SUMS, VERIFICATIONS};
 use crate::clock::Moment;
+use crate::config::Query;
 use crate::encryption::{self, Identities};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -39,6 +40,8 @@ pub(crate) struct Request<'a> {
     pub(crate) identities: Option<&'a Identities>,
     /// Is it to be restored as well?
     pub(crate) restore: bool,
+    /// What a restored database is asked.
+    pub(crate) queries: &'a [Query],
     pub(crate) bin_dir: Option<&'a std::path::Path>,
     pub(crate) environment: &'a Environment,
     pub(crate) jobs: usize,

@@ -6,6 +6,7 @@
 //! do is a finding; what this machine cannot do is an error.
 
 use anyhow::Context as _;
+use postgres::SimpleQueryMessage;
 
 use super::{Findings, Request};
 use crate::backup::chunk;
@@ -13,7 +14,7 @@ use crate::backup::manifest::{Detail, Manifest};
 use crate::backup::restore::{self, Contents, Selection, roles};
 use crate::backup::take;
 use crate::child::{self, Spec};
-use crate::config::Compression;
+use crate::config::{Compression, Expected, Query};
 use crate::db::throwaway::ThrowawayServer;
 use crate::db::{self, Target, programs};
 use crate::exit::{Exit, Failure};
@@ -38,6 +39,8 @@ pub(crate) struct RestoreTest {
     pub(crate) large_objects: u64,
     /// Objects of all kinds; 0 if the backup is too old to say.
     pub(crate) objects: u64,
+    /// How many of the user's own questions were asked.
+    pub(crate) queries: u64,
     /// Did `pg_amcheck` look at the indexes and tables?
     pub(crate) amcheck: bool,
 }
@@ -111,6 +114,7 @@ pub(super) fn test(
     for difference in restore::compare(detail, &found) {
         findings.add(None, None, format!("after a restore, {difference}"));
     }
+    let queries = ask(request, manifest, &target, findings)?;
     let amcheck = check_indexes(request, &bin_dir, &target, findings)?;
     let version = target.connect("opsctl verify-backup", request.stop)?.server_version()?;
     let age = crate::clock::now().signed_duration_since(manifest.snapshot_at);
@@ -122,6 +126,7 @@ pub(super) fn test(
         rows: restored.rows,
         large_objects: restored.large_objects,
         objects: detail.objects.values().map(|objects| objects.count).sum(),
+        queries,
         amcheck,
     }))
 }
@@ -180,6 +185,71 @@ fn is_the_backups_fault(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Asks the user's own questions; returns how many.
+fn ask(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    target: &Target,
+    findings: &Findings,
+) -> anyhow::Result<u64> {
+    let mut connection = target.connect("opsctl verify-backup", request.stop)?;
+    let client = connection.client();
+    let is_for = |query: &&Query| query.database.as_ref().is_none_or(|d| *d == manifest.database);
+    let mut asked = 0;
+    for query in request.queries.iter().filter(is_for) {
+        let begun = client.batch_execute("BEGIN READ ONLY");
+        begun.map_err(|e| db::Error::query("begin a transaction", e))?;
+        let complaint = match client.simple_query(&query.sql) {
+            Ok(messages) => {
+                let rows = messages.iter().filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(row),
+                    _ => None,
+                });
+                let rows: Vec<_> = rows.collect();
+                match rows.as_slice() {
+                    [row] if row.len() == 1 => judge(&query.expected, row.get(0)),
+                    _ => Some("does not return one row of one value".to_owned()),
+                }
+            }
+            Err(error) => match db::Error::query("ask", error) {
+                lost @ db::Error::Lost { .. } => return Err(lost.into()),
+                error => Some(format!("fails: {:#}", anyhow::Error::from(error))),
+            },
+        };
+        if let Some(complaint) = complaint {
+            let what = format!("after a restore, query `{}` {complaint}", query.name);
+            findings.add(None, None, what);
+        }
+        let ended = client.batch_execute("ROLLBACK");
+        ended.map_err(|e| db::Error::query("end a transaction", e))?;
+        asked += 1;
+    }
+    Ok(asked)
+}
+
+/// Says what is wrong with an answer.
+fn judge(expected: &Expected, answer: Option<&str>) -> Option<String> {
+    let shown = answer.map_or("NULL".to_owned(), |answer| format!("`{answer}`"));
+    match expected {
+        Expected::Equals(value) if answer == Some(value) => None,
+        Expected::Equals(value) => Some(format!("gives {shown} where `{value}` is expected")),
+        Expected::Between { at_least, at_most } => {
+            let number = answer.and_then(|answer| answer.trim().parse::<f64>().ok());
+            let inside = |number: f64| {
+                at_least.is_none_or(|least| number >= least)
+                    && at_most.is_none_or(|most| number <= most)
+            };
+            let limits = [
+                at_least.map(|n| format!("at least {n}")),
+                at_most.map(|n| format!("at most {n}")),
+            ];
+            let limits = limits.into_iter().flatten().collect::<Vec<_>>().join(" and ");
+            (!number.is_some_and(inside))
+                .then(|| format!("gives {shown} where {limits} is expected"))
+        }
+    }
+}
+
 /// Has `pg_amcheck` look at heap and indexes, where it is installed; returns whether it did.
 fn check_indexes(
     request: &Request<'_>,
@@ -212,4 +282,25 @@ fn check_indexes(
         Err(error) => return Err(error.into()),
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_judged_as_text_or_as_a_number() {
+        let equals = Expected::Equals("0".to_owned());
+        assert_eq!(judge(&equals, Some("0")), None);
+        assert_eq!(judge(&equals, Some("0.0")).unwrap(), "gives `0.0` where `0` is expected");
+        assert_eq!(judge(&equals, None).unwrap(), "gives NULL where `0` is expected");
+        let both = Expected::Between { at_least: Some(1.0), at_most: Some(2.5) };
+        assert_eq!(judge(&both, Some("2.5")), None);
+        let expected = "gives `0` where at least 1 and at most 2.5 is expected";
+        assert_eq!(judge(&both, Some("0")).unwrap(), expected);
+        assert!(judge(&both, Some("many")).is_some() && judge(&both, Some("NaN")).is_some());
+        let least = Expected::Between { at_least: Some(1.0), at_most: None };
+        assert_eq!(judge(&least, Some("1000000")), None);
+        assert!(judge(&least, None).is_some());
+    }
 }

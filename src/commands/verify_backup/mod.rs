@@ -73,6 +73,7 @@ fn verify_repository(
             folder: &folder,
             identities: identities.as_ref(),
             restore: args.restore_test,
+            queries: &config.queries,
             bin_dir: database.bin_dir.as_deref(),
             environment: &context.environment,
             jobs: default_jobs(config.backup.jobs),
