@@ -256,7 +256,9 @@ fn apply(
         tracing::info!("{} created", counted(created, "missing role"));
     }
     context.progress.set_message(format!("{} {}", name, backup.source.manifest.id));
-    let unfinished = Unfinished::create(&admin, &context.run, backup.contents, &context.stop)?;
+    let like = Like { no_owner: args.no_owner, no_privileges: args.no_privileges };
+    let unfinished =
+        Unfinished::create(&admin, &context.run, backup.contents, like, &context.stop)?;
     let mut options = Vec::new();
     if args.no_owner {
         options.push("--no-owner".to_owned());
@@ -273,7 +275,6 @@ fn apply(
     }
     // An empty database of that name makes room as any other does, and is not worth keeping.
     let in_the_way = (replace || present.is_some()).then_some(&context.run);
-    let like = Like { no_owner: args.no_owner, no_privileges: args.no_privileges };
     let mut old = unfinished.finish(&name, backup.contents, like, in_the_way, &context.stop)?;
     let seconds = began.elapsed().as_secs_f64();
     if let Some(kept) = old.as_deref()

@@ -376,6 +376,7 @@ fn missing_roles_are_made_when_asked_for() {
         .sql("postgres", &format!("CREATE ROLE \"{role}\" LOGIN; GRANT pg_monitor TO \"{role}\""));
     cluster.sql(&database, &format!("CREATE TABLE t (i int); ALTER TABLE t OWNER TO \"{role}\""));
     let sandbox = Sandbox::new(&cluster.url(&database));
+    cluster.sql("postgres", &format!("ALTER DATABASE {database} OWNER TO \"{role}\""));
     sandbox.back_up(&[]);
     let other = Cluster::start(&crate::support::installed(), &[], &[]);
     let url = other.url("moved");

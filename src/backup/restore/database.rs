@@ -47,6 +47,7 @@ impl Unfinished {
         admin: &Target,
         run: &RunId,
         contents: &Contents,
+        like: Like,
         stop: &Stop,
     ) -> anyhow::Result<Unfinished> {
         sweep(admin, stop)?;
@@ -56,6 +57,9 @@ impl Unfinished {
         let mut connection = admin.connect("opsctl restore", stop)?;
         let id = quote_identifier(&name);
         let client = connection.client();
+        if let Some(owner) = contents.database_owner().filter(|_| !like.no_owner) {
+            check_role(client, &owner)?;
+        }
         execute(client, &format!("CREATE DATABASE {id} {}", contents.database_options()))?;
         let mut unfinished = Unfinished { admin: connection, _lock: lock, name, finished: false };
         // Superusers and the owner, which is the role that restores, can still connect.
@@ -138,6 +142,20 @@ impl Drop for Unfinished {
             tracing::warn!("database `{name}` is left, the next restore removes it: {error:#}");
         }
     }
+}
+
+/// Makes sure of the owner now: it is handed over at the end, and hours of work would be lost then.
+fn check_role(client: &mut Client, owner: &str) -> anyhow::Result<()> {
+    let sql = "SELECT FROM pg_catalog.pg_roles WHERE rolname = $1";
+    let found = client.query_opt(sql, &[&owner]);
+    if found.map_err(|e| db::Error::query("look for the owner", e))?.is_some() {
+        return Ok(());
+    }
+    let message =
+        format!("the owner of the database, role `{owner}`, does not exist on the server");
+    Err(Failure::new(Exit::Failed, message)
+        .hint("Create the missing roles with --globals, or leave owners out with --no-owner.")
+        .into())
 }
 
 /// What stands in the place of the restored database.

@@ -194,6 +194,12 @@ impl Contents {
         options.unwrap_or_else(|| "WITH TEMPLATE = template0".to_owned())
     }
 
+    /// Returns the role that owned the database.
+    pub(crate) fn database_owner(&self) -> Option<String> {
+        let database = self.entries.iter().find(|e| e.kind == "DATABASE")?;
+        (!database.owner.is_empty()).then(|| lossy(&database.owner))
+    }
+
     /// Returns the statements that make database `id` (quoted for SQL) what the dumped one was beside its content:
     /// owner, settings, comment, privileges.
     pub(crate) fn database_statements(&self, id: &str, like: Like) -> Vec<String> {
@@ -207,8 +213,8 @@ impl Contents {
         });
         let Some(old) = old else { return Vec::new() };
         let mut statements = Vec::new();
-        if !like.no_owner && !database.owner.is_empty() {
-            let owner = quote_identifier(&String::from_utf8_lossy(&database.owner));
+        if let Some(owner) = self.database_owner().filter(|_| !like.no_owner) {
+            let owner = quote_identifier(&owner);
             statements.push(format!("ALTER DATABASE {id} OWNER TO {owner}"));
         }
         for entry in self.entries.iter().filter(|e| is_about_the_database(e)) {
