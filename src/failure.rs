@@ -39,8 +39,11 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             db::Error::Stopped => Exit::Terminated,
         });
     }
-    if let Some(chunk::Error::Damaged { .. }) = cause.downcast_ref::<chunk::Error>() {
-        return Some(Exit::BadNews);
+    if let Some(error) = cause.downcast_ref::<chunk::Error>() {
+        return match error {
+            chunk::Error::Damaged { .. } => Some(Exit::BadNews),
+            chunk::Error::Storage(error) => exit_of_cause(error),
+        };
     }
     if let Some(error) = cause.downcast_ref::<storage::Error>() {
         return Some(match error {

@@ -254,3 +254,37 @@ fn one_repository_fails_in_the_middle_and_the_other_has_the_backup() {
     bucket.sandbox.set("OPSCTL_REPOSITORY", "away");
     bucket.check_next(1);
 }
+
+/// Is it a request for a table's chunk?
+fn is_table(request: &Request) -> bool {
+    request.method == "GET" && request.target.contains(".dat.")
+}
+
+#[test]
+fn a_restore_from_a_bucket_survives_a_moment_and_gives_up_on_more() {
+    let mut bucket = Bucket::new();
+    let cluster = Cluster::shared();
+    let name = format!("restored_{}", crate::support::unique());
+    let args = ["restore", "--create", &name];
+    let databases = format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'");
+
+    let (run, requests) =
+        bucket.run(&args, |request| if is_table(request) { Fate::Cut(100) } else { Fate::Pass });
+    assert_eq!(run.status, 13, "{run:#?}");
+    assert!(
+        requests.iter().filter(|request| is_table(request)).count() > 1,
+        "it was not tried again"
+    );
+    assert_eq!(cluster.sql("postgres", &databases), "0");
+
+    let tried = std::sync::atomic::AtomicU32::new(0);
+    let (run, _) = bucket.run(&args, move |request| {
+        let first =
+            is_table(request) && tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
+        if first { Fate::Cut(100) } else { Fate::Pass }
+    });
+    assert_eq!(run.status, 0, "{run:#?}");
+    assert_eq!(cluster.sql(&name, "SELECT count(*) FROM members"), "1000");
+    let (run, _) = bucket.run(&["verify-backup", "--restore-test"], |_| Fate::Pass);
+    assert_eq!(run.status, 0, "{run:#?}");
+}
