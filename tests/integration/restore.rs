@@ -398,18 +398,16 @@ fn a_restore_whose_sessions_are_ended_leaves_the_old_database() {
     let mut child = sandbox.command(&["restore", "--replace", database]);
     let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-               WHERE datname LIKE 'opsctl\\_restore\\_%' AND application_name = 'opsctl restore'";
-    let ended = loop {
-        if cluster.sql("postgres", end) != "0" {
-            break true;
-        }
-        if child.try_wait().unwrap().is_some() {
-            break false;
+               WHERE datname LIKE 'opsctl\\_restore\\_%' AND pid <> pg_backend_pid()";
+    // Some sessions are idle when they end, which hurts nobody: all are ended, until it gives up.
+    let status = loop {
+        cluster.sql("postgres", end);
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
         }
     };
-    let status = child.wait().unwrap().code();
-    assert!(ended, "it ended before its sessions could be");
-    assert_eq!(status, Some(12));
+    // 1 if it was pg_restore's session, 12 if it was one of opsctl's own.
+    assert!(matches!(status, Some(1 | 12)), "{status:?}");
     assert_eq!(scene.names(database), "1");
     assert_eq!(scene.databases(), [""; 0]);
     sandbox.run(&["restore", "--replace", database]).ends_with(0);
