@@ -1,4 +1,4 @@
-//! What a backup is and how one is taken, verified, kept and removed.
+//! What a backup is and how one is taken, verified, restored, kept and removed.
 pub(crate) mod chunk;
 mod copy;
 pub(crate) mod description;
