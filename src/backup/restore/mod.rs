@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use crate::backup::chunk::Source;
 use crate::backup::manifest::{Artifact, Detail, Kind, TOC};
 use crate::backup::rows::Rows;
+use crate::backup::toc::Entry;
 use crate::db::programs::ClientPrograms;
 use crate::db::{self, Target};
 use crate::environment::Environment;
@@ -85,22 +86,33 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
     let child_environment = request.target.child_environment()?;
     // Rows and the content of large objects are ours.
     let entries = contents.entries.iter().filter(|e| !e.has_data);
-    let for_pg_restore: Vec<i32> =
-        entries.map(|e| e.dump_id).filter(|number| request.chosen.contains(number)).collect();
+    let entries = entries.filter(|entry| request.chosen.contains(&entry.dump_id));
+    let entries: Vec<&Entry> = entries.collect();
+    let pick = |wanted: &dyn Fn(&Entry) -> bool| -> Vec<i32> {
+        entries.iter().filter(|e| wanted(e)).map(|e| e.dump_id).collect()
+    };
+    let all = pick(&|_| true);
+    let alone = pick(&upgrades_its_lock);
+    let indexes = pick(&|e| is_index(e) && !upgrades_its_lock(e));
+    let rest = pick(&|e| !is_index(e));
+    // What is done to a partitioned table takes locks on its partitions, of which `pg_restore -j` knows nothing.
+    let partitioned = entries.iter().any(|e| e.kind == "TABLE ATTACH");
+    let rest_jobs = if partitioned { 1 } else { request.jobs };
     let sections = Sections::prepare(
         &program,
         &contents.toc,
-        &for_pg_restore,
         (child_environment, request.target.database_name()),
         request.options.clone(),
     )?;
     tracing::info!("restoring the schema");
-    sections.restore(Section::PreData, request.jobs, request.stop)?;
-    sections.restore(Section::Data, request.jobs, request.stop)?;
+    sections.restore(Section::PreData, &all, request.jobs, request.stop)?;
+    sections.restore(Section::Data, &all, request.jobs, request.stop)?;
     tracing::info!("loading rows");
     load.run()?;
     tracing::info!("building indexes and constraints");
-    sections.restore(Section::PostData, request.jobs, request.stop)?;
+    for (entries, jobs) in [(&alone, 1), (&indexes, request.jobs), (&rest, rest_jobs)] {
+        sections.restore(Section::PostData, entries, jobs, request.stop)?;
+    }
     tracing::info!("gathering statistics");
     analyze(request)?;
     Ok(Restored {
@@ -109,6 +121,19 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
         large_objects: load.large_objects.len() as u64,
         pg_restore: program.version(),
     })
+}
+
+/// Is it one of those that take long, and lock nothing but their table?
+fn is_index(entry: &Entry) -> bool {
+    matches!(entry.kind.as_str(), "INDEX" | "CONSTRAINT")
+}
+
+/// Does an entry of an index go on to change its table (`CLUSTER ON`, `REPLICA IDENTITY USING INDEX`)?
+///
+/// Each of two such entries of one table then waits for the lock that the other holds: `pg_restore -j`, which knows
+/// nothing of it, ends in a deadlock. Nothing in the section is needed by an index.
+fn upgrades_its_lock(entry: &Entry) -> bool {
+    entry.kind == "INDEX" && memchr::memmem::find(&entry.definition, b"ALTER TABLE").is_some()
 }
 
 /// Finds the artifact of every entry that has rows.

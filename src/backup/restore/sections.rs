@@ -1,6 +1,7 @@
 //! The parts of a restore that are pg_restore's: everything but rows and the content of large objects.
 
-use std::fmt::Write as _;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -10,9 +11,6 @@ use crate::child::Spec;
 use crate::db::ChildEnvironment;
 use crate::db::programs::RestoreProgram;
 use crate::stop::Stop;
-
-/// The name of the list of entries, beside the table of contents.
-const LIST: &str = "entries";
 
 /// A section of a dump, in the order in which they are restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,29 +34,34 @@ pub(crate) struct Sections {
 }
 
 impl Sections {
-    /// Lays out the table of contents, and the list of the entries to restore, by their numbers.
+    /// Lays out the table of contents.
     pub(crate) fn prepare(
         program: &RestoreProgram,
         toc: &[u8],
-        entries: &[i32],
         (environment, database): (ChildEnvironment, &str),
         options: Vec<String>,
     ) -> anyhow::Result<Sections> {
         let folder = tempfile::Builder::new().prefix("opsctl-restore-").tempdir()?;
-        write(&folder.path().join(TOC), toc)?;
-        let mut list = String::new();
-        for number in entries {
-            writeln!(list, "{number};")?;
-        }
-        write(&folder.path().join(LIST), list.as_bytes())?;
+        let mut file =
+            OpenOptions::new().write(true).create_new(true).open(folder.path().join(TOC))?;
+        file.write_all(toc)?;
         let quoted = database.replace('\\', "\\\\").replace('\'', "\\'");
         let database = format!("dbname='{quoted}'");
         let program = program.pg_restore().to_owned();
         Ok(Sections { program, folder, environment, database, options })
     }
 
-    /// Restores one section with `jobs` sessions. The first error ends it.
-    pub(crate) fn restore(&self, section: Section, jobs: usize, stop: &Stop) -> anyhow::Result<()> {
+    /// Restores those entries, by their numbers, that are of one section, with `jobs` sessions. The first error ends it.
+    pub(crate) fn restore(
+        &self,
+        section: Section,
+        entries: &[i32],
+        jobs: usize,
+        stop: &Stop,
+    ) -> anyhow::Result<()> {
+        let list: String = entries.iter().map(|number| format!("{number};\n")).collect();
+        let mut file = tempfile::NamedTempFile::new_in(self.folder.path())?;
+        file.write_all(list.as_bytes())?;
         let (name, jobs) = match section {
             Section::PreData => ("pre-data", 1),
             Section::Data => ("data", 1),
@@ -73,7 +76,7 @@ impl Sections {
             "--no-password".to_owned(),
             format!("--section={name}"),
             format!("--jobs={jobs}"),
-            format!("--use-list={}", path(&self.folder.path().join(LIST))?),
+            format!("--use-list={}", path(file.path())?),
             format!("--dbname={}", self.database),
         ];
         arguments.extend(self.options.iter().cloned());
@@ -83,9 +86,4 @@ impl Sections {
         spec.output(stop, 1 << 20).with_context(|| format!("failed to restore section {name}"))?;
         Ok(())
     }
-}
-
-fn write(path: &Path, content: &[u8]) -> std::io::Result<()> {
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(path)?;
-    std::io::Write::write_all(&mut file, content)
 }
