@@ -345,7 +345,7 @@ Exit statuses: 0 what is not kept is removed; 1 failed, or something could not b
 
 const RESTORE_EXITS: &str = "\
 Exit statuses: 0 restored; 1 failed; 3 the backup is damaged, or there is none; 10 configuration;
-11 another restore or backup of it is running; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
+11 another restore of it is running; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
 After any failure the old database is in its place, untouched.";
 
 const CONFIG_EXITS: &str = "\

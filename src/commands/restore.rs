@@ -115,7 +115,12 @@ fn none(repository: &Repository, name: &str) -> anyhow::Error {
 fn read_manifest(repository: &Repository, folder: &Folder) -> anyhow::Result<Manifest> {
     match repository.manifest(folder)? {
         None => Err(none(repository, folder.path())),
-        Some(Ok((manifest, _))) => Ok(manifest),
+        Some(Ok((manifest, _))) if manifest.id == folder.id => Ok(manifest),
+        Some(Ok((manifest, _))) => {
+            let message =
+                format!("the manifest of backup {} is that of {}", folder.id, manifest.id);
+            Err(Failure::new(Exit::BadNews, message).into())
+        }
         Some(Err(error)) => {
             let message = format!("the manifest of backup {} cannot be used: {error}", folder.id);
             Err(Failure::new(Exit::BadNews, message).into())
@@ -273,12 +278,12 @@ fn apply(
         let done = connection.client().batch_execute(&sql);
         done.map_err(|e| db::Error::query("anonymize what was restored; it is dropped again", e))?;
     }
-    // An empty database of that name makes room as any other does, and is not worth keeping.
+    // One that was empty when it was looked at makes room as any other does: somebody may have begun to use it.
     let in_the_way = (replace || present.is_some()).then_some(&context.run);
     let mut old = unfinished.finish(&name, backup.contents, like, in_the_way, &context.stop)?;
     let seconds = began.elapsed().as_secs_f64();
     if let Some(kept) = old.as_deref()
-        && (args.drop_old || !replace)
+        && args.drop_old
     {
         database::drop_database(&admin, kept, &context.stop)
             .with_context(|| format!("`{name}` is restored, and `{kept}` could not be dropped"))?;

@@ -200,6 +200,21 @@ fn an_interruption_leaves_nothing_and_the_old_database_in_its_place() {
 }
 
 #[test]
+fn an_empty_database_makes_room_and_nothing_of_it_is_dropped() {
+    let scene = Scene::alone();
+    let Scene { cluster, database, sandbox } = &scene;
+    let taken = format!("{database}_taken");
+    cluster.sql("postgres", &format!("CREATE DATABASE {taken} TEMPLATE template0"));
+    // Nobody's run: a name like those of unfinished restores, but without a run's id.
+    cluster.sql("postgres", "CREATE DATABASE opsctl_restore_of_mine");
+    let report = sandbox.json(0, &["restore", "--create", &taken]);
+    let kept = report["kept"].as_str().unwrap();
+    assert_eq!(scene.databases(), [taken.as_str(), kept]);
+    let mine = "SELECT count(*) FROM pg_database WHERE datname = 'opsctl_restore_of_mine'";
+    assert_eq!(cluster.sql("postgres", mine), "1");
+}
+
+#[test]
 fn a_damaged_backup_is_not_restored_and_leaves_nothing() {
     let backup = Broken::new();
     let name = backup.table("members");

@@ -239,6 +239,10 @@ fn sweep(admin: &Target, stop: &Stop) -> anyhow::Result<()> {
     let rows = connection.client().query(sql, &[&UNFINISHED]);
     for row in rows.map_err(|e| db::Error::query("list the databases", e))? {
         let name: String = row.get(0);
+        // Whatever else has such a name is somebody's.
+        if name.strip_prefix(UNFINISHED).and_then(RunId::parse).is_none() {
+            continue;
+        }
         if let Some(_lock) = AdvisoryLock::try_acquire(admin, &name, stop)? {
             tracing::info!("removing `{name}`, which a restore left that did not end");
             drop_database(admin, &name, stop)?;

@@ -175,8 +175,26 @@ fn prepare(
     Ok(())
 }
 
+/// What the throwaway server says, in English by its locale, when this machine lacks something. A backup that is called
+/// damaged for that would not count for retention any more.
+const THIS_MACHINES_FAULT: [&str; 9] = [
+    "No space left on device",
+    "Disk quota exceeded",
+    "out of memory",
+    "out of shared memory",
+    "Input/output error",
+    "is not available",
+    "could not open extension control file",
+    "could not access file",
+    "deadlock detected",
+];
+
 /// Is it the backup that made a restore fail, and not this machine or the way to the repository?
 fn is_the_backups_fault(error: &anyhow::Error) -> bool {
+    let said = format!("{error:#}");
+    if THIS_MACHINES_FAULT.iter().any(|text| said.contains(text)) {
+        return false;
+    }
     error.chain().any(|cause| {
         matches!(cause.downcast_ref(), Some(child::Error::Failed { .. }))
             || matches!(cause.downcast_ref(), Some(db::Error::Query { .. }))
@@ -287,6 +305,22 @@ fn check_indexes(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_this_machine_lacks_is_not_the_backups_fault() {
+        let failed = |stderr: &str| {
+            let (program, ending) = ("pg_restore".to_owned(), "ended with status 1".to_owned());
+            anyhow::Error::from(child::Error::Failed { program, ending, stderr: stderr.to_owned() })
+        };
+        assert!(is_the_backups_fault(&failed("ERROR:  function no_such() does not exist")));
+        for lack in [
+            "ERROR:  could not extend file \"base/5/16384\": No space left on device",
+            "ERROR:  extension \"postgis\" is not available",
+            "ERROR:  could not access file \"$libdir/x\": No such file or directory",
+        ] {
+            assert!(!is_the_backups_fault(&failed(lack)), "{lack}");
+        }
+    }
 
     #[test]
     fn an_answer_is_judged_as_text_or_as_a_number() {
