@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::backup::sample::Percent;
 use crate::clock::Moment;
 use crate::config::Compression;
 use crate::exit::Exit;
@@ -174,6 +175,15 @@ pub(crate) struct VerifyBackupArgs {
     /// Restore it into a throwaway PostgreSQL server of the same version as well, and compare what comes out
     #[arg(long)]
     pub(crate) restore_test: bool,
+    /// Restore it into a database of this server instead, which is dropped again
+    #[arg(long, value_name = "URL", requires = "restore_test")]
+    pub(crate) server: Option<String>,
+    /// Allow a server that is one of the configured databases' own
+    #[arg(long, requires = "server")]
+    pub(crate) on_production: bool,
+    /// Look at a part of the rows, another one each time until all were looked at
+    #[arg(long, value_name = "N%")]
+    pub(crate) sample: Option<Percent>,
     /// Chunks read at once [default: as many as processors, 8 at most]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) jobs: Option<u32>,

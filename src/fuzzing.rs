@@ -3,11 +3,13 @@
 //! Compiled only by `cargo fuzz`. Each must return, whatever the bytes are, and must not take more memory than is in
 //! proportion to them; where there is a way back, what was read is written and read again.
 
+use crate::backup::evidence::Record;
 use crate::backup::lease::Lease;
 use crate::backup::manifest::Manifest;
-use crate::backup::repository::{Verified, database_prefix};
+use crate::backup::repository::database_prefix;
 use crate::backup::rows::RowCounter;
 use crate::backup::toc;
+use crate::backup::verified::Verified;
 use crate::compression::{self, Format};
 use crate::id::RunId;
 use crate::secret::redact;
@@ -65,12 +67,15 @@ pub fn notes(bytes: &[u8]) {
     if let Some(lease) = Lease::parse(bytes) {
         assert_eq!(Lease::parse(&lease.to_json().unwrap_or_default()), Some(lease));
     }
-    drop(serde_json::from_slice::<Verified>(bytes));
+    drop(serde_json::from_slice::<Record>(bytes));
 }
 
 /// Names: ids, keys, folders, and text that may hold a secret.
 pub fn names(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
+    if let Ok(verified) = text.parse::<Verified>() {
+        assert_eq!(verified.to_string().parse(), Ok(verified));
+    }
     if let Some(id) = RunId::parse(&text) {
         assert_eq!(id.as_str(), text);
     }

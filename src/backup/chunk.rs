@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::backup::manifest::{Artifact, Chunk, Kind, Manifest};
+use crate::backup::manifest::{Artifact, Chunk, Kind, Manifest, Table};
 use crate::backup::repository::{Folder, Repository};
 use crate::backup::rows::{END_MARKER, RowCounter, Rows};
 use crate::backup::sink::hex;
@@ -97,11 +97,12 @@ impl Source<'_> {
 }
 
 /// Returns the rows in a chunk of a table's artifact as COPY takes them, without the marker at the end of the last
-/// chunk, and their count and digest, which agrees with the manifest.
+/// chunk, and their count and digest, which agree with the manifest and with what its contents say of the table.
 pub(crate) fn rows<'a>(
     artifact: &Artifact,
     chunk: usize,
     raw: &'a [u8],
+    table: Option<&Table>,
 ) -> Result<(&'a [u8], Rows), Error> {
     let damaged = |what| damaged(artifact, chunk, what);
     let mut text = raw;
@@ -115,6 +116,10 @@ pub(crate) fn rows<'a>(
     let expected = artifact.chunks[chunk].rows;
     if !ended || rows.count != expected {
         let what = format!("holds {} rows where the manifest says {expected}", rows.count);
+        return Err(damaged(what));
+    }
+    if table.and_then(|table| table.chunk_digest(chunk)).is_some_and(|d| d != rows.digest) {
+        let what = format!("its rows are not those that were dumped: digest {}", rows.digest);
         return Err(damaged(what));
     }
     Ok((text, rows))

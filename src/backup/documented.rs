@@ -10,6 +10,8 @@ use crate::backup::manifest::{self, Contents, Detail, LargeObject, Objects};
 use crate::backup::publish::sums;
 use crate::backup::repository::{LEASE, SUMS, VERIFICATIONS};
 use crate::backup::rows::{Digest, END_MARKER, RowCounter};
+use crate::backup::sample::{Proven, Sample};
+use crate::backup::verified::Depth;
 use crate::backup::verify::{Finding, RestoreTest, Verification};
 use crate::clock::Moment;
 use crate::id::RunId;
@@ -95,7 +97,12 @@ fn the_document_lists_every_field() {
         backup: run.to_string(),
         repository: String::new(),
         good: true,
-        depth: "artifacts",
+        depth: Depth::Artifacts,
+        sample: Some(Sample {
+            piece: 1,
+            pieces: 1,
+            proven: vec![Proven { piece: 1, at: now(), backup: run.clone() }],
+        }),
         opsctl: "",
         pg_restore: None,
         artifacts: 0,
@@ -116,7 +123,7 @@ fn the_document_lists_every_field() {
         findings: vec![finding],
         findings_not_listed: 0,
     };
-    let heading = format!("{VERIFICATIONS}<time>.json");
+    let heading = format!("{VERIFICATIONS}<time>-<depth>-<result>.json");
     check(&heading, &[serde_json::to_value(verification).unwrap()]);
 }
 

@@ -1,6 +1,8 @@
 //! What verifications left beside backups, for those who were not there.
 
 use crate::backup::repository::{Folder, Found, Repository};
+use crate::backup::sample::Sample;
+use crate::backup::verified::{Depth, Verified};
 use crate::clock::Moment;
 use crate::id::RunId;
 use crate::stop::Stop;
@@ -22,8 +24,10 @@ pub(crate) struct Evidence {
 pub(crate) struct Record {
     pub(crate) at: Moment,
     pub(crate) good: bool,
-    pub(crate) depth: String,
+    pub(crate) depth: Depth,
     pub(crate) opsctl: String,
+    #[serde(default)]
+    pub(crate) sample: Option<Sample>,
     #[serde(default)]
     pub(crate) restore: Option<Restore>,
 }
@@ -35,6 +39,30 @@ pub(crate) struct Restore {
     pub(crate) seconds: f64,
     pub(crate) data_age_seconds: i64,
     pub(crate) rows: u64,
+}
+
+/// Returns the newest sample that was taken of a database's backups, by restoring it or by reading alone.
+pub(crate) fn last_sample(
+    repository: &Repository,
+    database: &str,
+    restored: bool,
+    stop: &Stop,
+) -> anyhow::Result<Option<Sample>> {
+    let mut newest: Option<(Verified, Folder)> = None;
+    for id in repository.ids(database)? {
+        stop.check()?;
+        let folder = Folder::new(database, &id);
+        let is_one = |v: &Verified| v.sample && (v.depth == Depth::Restored) == restored;
+        if let Some(last) = repository.verified(&folder)?.into_iter().rfind(is_one)
+            && newest.as_ref().is_none_or(|(newest, _)| newest.at < last.at)
+        {
+            newest = Some((last, folder));
+        }
+    }
+    let Some((_, folder)) = newest else { return Ok(None) };
+    let records: Vec<Record> = repository.verifications(&folder)?;
+    let is_one = |r: &Record| r.sample.is_some() && (r.depth == Depth::Restored) == restored;
+    Ok(records.into_iter().rfind(is_one).and_then(|record| record.sample))
 }
 
 /// Returns the backups of a database begun since a moment, newest first, with their verifications.

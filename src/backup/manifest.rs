@@ -193,6 +193,16 @@ pub(crate) struct Table {
     pub(crate) partition_root: Option<String>,
     pub(crate) rows: u64,
     pub(crate) digest: Digest,
+    /// The digests of its chunks in order, of which `digest` is the sum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) chunks: Vec<Digest>,
+}
+
+impl Table {
+    /// Returns the digest of one chunk, if it was noted.
+    pub(crate) fn chunk_digest(&self, chunk: usize) -> Option<Digest> {
+        self.chunks.get(chunk).copied()
+    }
 }
 
 /// All objects of one kind.
@@ -334,7 +344,12 @@ impl Manifest {
             let rows: u64 = artifact.chunks.iter().map(|c| c.rows).fold(0, u64::saturating_add);
             let raw: u64 = artifact.chunks.iter().map(|c| c.raw_bytes).fold(0, u64::saturating_add);
             let agrees = match artifact.kind {
-                Kind::Table => detail.tables.get(name).is_some_and(|table| table.rows == rows),
+                Kind::Table => detail.tables.get(name).is_some_and(|table| {
+                    let sum = table.chunks.iter().fold(Digest::default(), |sum, d| sum.plus(*d));
+                    let chunks_agree =
+                        (sum, table.chunks.len()) == (table.digest, artifact.chunks.len());
+                    table.rows == rows && (table.chunks.is_empty() || chunks_agree)
+                }),
                 Kind::LargeObject => {
                     detail.large_objects.get(name).is_some_and(|object| object.bytes == raw)
                 }
@@ -432,6 +447,7 @@ pub(crate) mod tests {
                         partition_root: None,
                         rows: 7,
                         digest: Digest::default(),
+                        chunks: vec![Digest::default(); 2],
                     },
                 )]
                 .into(),

@@ -14,11 +14,13 @@ pub(crate) mod repository;
 pub(crate) mod restore;
 pub(crate) mod retention;
 pub(crate) mod rows;
+pub(crate) mod sample;
 pub(crate) mod shrink;
 pub(crate) mod sink;
 pub(crate) mod snapshot;
 pub(crate) mod take;
 pub(crate) mod toc;
+pub(crate) mod verified;
 pub(crate) mod verify;
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Taken from pg_dump's own word when a backup is taken, and again from a restored database: an index that is
 //! missing or a sequence that is behind shows without any of the two being in doubt. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::backup::manifest::Objects;
 use crate::backup::rows::Rows;
@@ -25,6 +25,46 @@ pub(crate) fn sum_up(toc: &[u8]) -> Result<ByKind, toc::Error> {
     }
     let objects = |rows: Rows| Objects { count: rows.count, digest: rows.digest };
     Ok(sums.into_iter().map(|(kind, rows)| (kind, objects(rows))).collect())
+}
+
+/// Names the objects of one kind that are not the same in two tables of contents.
+///
+/// Says of each whether the second has it not at all, otherwise, or alone.
+pub(crate) fn differences(
+    expected: &[u8],
+    found: &[u8],
+    kind: &str,
+) -> Result<Vec<String>, toc::Error> {
+    let read = |toc: &[u8]| -> Result<BTreeMap<String, Vec<Vec<u8>>>, toc::Error> {
+        let mut texts: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+        let mut reader = toc::Reader::open(toc)?;
+        while let Some(entry) = reader.next_entry()? {
+            if entry.kind == kind && !is_about_the_database(&entry) {
+                texts.entry(name(&entry)).or_default().push(text(&entry));
+            }
+        }
+        for texts in texts.values_mut() {
+            texts.sort_unstable();
+        }
+        Ok(texts)
+    };
+    let (expected, found) = (read(expected)?, read(found)?);
+    let names: BTreeSet<&String> = expected.keys().chain(found.keys()).collect();
+    let differ = names.into_iter().filter_map(|name| match (expected.get(name), found.get(name)) {
+        (Some(expected), Some(found)) => (expected != found).then(|| format!("{name} differs")),
+        (Some(_), None) => Some(format!("{name} is missing")),
+        (None, _) => Some(format!("{name} was not dumped")),
+    });
+    Ok(differ.collect())
+}
+
+/// Returns an object's name for people, such as `public.members`.
+fn name(entry: &Entry) -> String {
+    let tag = String::from_utf8_lossy(&entry.tag);
+    if entry.namespace.is_empty() {
+        return tag.into_owned();
+    }
+    format!("{}.{tag}", String::from_utf8_lossy(&entry.namespace))
 }
 
 /// Is it the database, or something said about it as a whole?

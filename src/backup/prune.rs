@@ -5,8 +5,9 @@
 
 use crate::backup::lease::Lease;
 use crate::backup::manifest::Manifest;
-use crate::backup::repository::{Folder, Found, Removal, Repository, Verified};
+use crate::backup::repository::{Folder, Found, Removal, Repository};
 use crate::backup::retention::{self, Candidate, Condition, Decision, Reason};
+use crate::backup::verified::Verified;
 use crate::clock::Moment;
 use crate::config::Retention;
 use crate::id::RunId;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use crate::backup::lease::Lease;
 use crate::backup::manifest::{self, Layout, MANIFEST, Manifest};
 use crate::backup::notes::Address;
+use crate::backup::verified::{Verified, standing};
 use crate::clock::Moment;
 use crate::encryption::Recipients;
 use crate::id::RunId;
@@ -52,7 +53,7 @@ pub(crate) struct Folder {
 /// What a folder in a repository holds.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A complete backup, with the result of its newest verification.
+    /// A complete backup, with what verifications say of it.
     Backup(Box<Manifest>, Option<Verified>),
     /// A manifest that cannot be used, and why.
     Unreadable(RunId, String),
@@ -60,17 +61,6 @@ pub(crate) enum Found {
     InProgress(RunId),
     /// No manifest, and nobody is at work: what a crashed run left.
     Leftover(RunId),
-}
-
-/// The result of a verification, as far as others must know it.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-pub(crate) struct Verified {
-    /// When it ended.
-    pub(crate) at: Moment,
-    /// Was everything as it should be?
-    pub(crate) good: bool,
-    /// What was looked at: `artifacts`, or `stored` where it could not be decrypted.
-    pub(crate) depth: String,
 }
 
 /// The permission to remove a folder; made by `prune.rs` alone, from a plan.
@@ -129,17 +119,7 @@ impl Repository {
         now: Moment,
         stop: &Stop,
     ) -> anyhow::Result<Vec<Found>> {
-        let prefix = database_prefix(database);
-        let mut ids: Vec<RunId> = Vec::new();
-        for name in self.storage.list_folders(&prefix)? {
-            let Some(id) = RunId::parse(&name) else {
-                let place = self.storage.place();
-                tracing::warn!("`{prefix}{name}` in {place} is no backup, left alone");
-                continue;
-            };
-            ids.push(id);
-        }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
+        let ids = self.ids(database)?;
         let next = std::sync::atomic::AtomicUsize::new(0);
         let look = || {
             let mut found = Vec::new();
@@ -165,11 +145,27 @@ impl Repository {
         Ok(found.into_iter().map(|(_, found)| found).collect())
     }
 
+    /// Returns the ids of all folders of `database`, complete backups or not, newest first.
+    pub(crate) fn ids(&self, database: &str) -> anyhow::Result<Vec<RunId>> {
+        let prefix = database_prefix(database);
+        let mut ids: Vec<RunId> = Vec::new();
+        for name in self.storage.list_folders(&prefix)? {
+            let Some(id) = RunId::parse(&name) else {
+                let place = self.storage.place();
+                tracing::warn!("`{prefix}{name}` in {place} is no backup, left alone");
+                continue;
+            };
+            ids.push(id);
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(ids)
+    }
+
     /// Looks at one folder.
     fn look(&self, folder: &Folder, now: Moment) -> anyhow::Result<Found> {
         match self.manifest(folder)? {
             Some(Ok((manifest, _))) => {
-                Ok(Found::Backup(Box::new(manifest), self.last_verification(folder)?))
+                Ok(Found::Backup(Box::new(manifest), standing(&self.verified(folder)?)))
             }
             Some(Err(why)) => Ok(Found::Unreadable(folder.id.clone(), why.to_string())),
             None if self.is_leftover(folder, now)? => Ok(Found::Leftover(folder.id.clone())),
@@ -210,15 +206,14 @@ impl Repository {
         Ok(records)
     }
 
-    /// Returns the result of the newest verification of a backup.
-    fn last_verification(&self, folder: &Folder) -> anyhow::Result<Option<Verified>> {
-        let listed = self.storage.list(&format!("{}{VERIFICATIONS}", folder.prefix))?;
-        let newest = listed.iter().rfind(|object| object.key.as_str().ends_with(".json"));
-        let Some(object) = newest else { return Ok(None) };
-        let json = self.storage.get(&object.key, 1 << 26)?;
-        Ok(serde_json::from_slice(&json)
-            .inspect_err(|e| tracing::warn!("`{}` cannot be read: {e}", object.key))
-            .ok())
+    /// Returns what the names of a backup's verifications say, oldest first.
+    pub(crate) fn verified(&self, folder: &Folder) -> anyhow::Result<Vec<Verified>> {
+        let prefix = format!("{}{VERIFICATIONS}", folder.prefix);
+        let listed = self.storage.list(&prefix)?;
+        let names = listed.iter().filter_map(|object| object.key.as_str().strip_prefix(&prefix));
+        let mut verified: Vec<Verified> = names.filter_map(|name| name.parse().ok()).collect();
+        verified.sort_by_key(|verified| verified.at);
+        Ok(verified)
     }
 
     /// Is a folder without manifest what a crashed run left, and not the work of a living one?

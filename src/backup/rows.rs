@@ -35,11 +35,16 @@ impl Rows {
     /// Adds the rows of another part.
     pub(crate) fn merge(&mut self, other: Rows) {
         self.count += other.count;
-        self.digest.0 = self.digest.0.wrapping_add(other.digest.0);
+        self.digest = self.digest.plus(other.digest);
     }
 }
 
 impl Digest {
+    /// Returns the digest of the rows of both.
+    pub(crate) fn plus(self, other: Digest) -> Digest {
+        Digest(self.0.wrapping_add(other.0))
+    }
+
     /// Returns the digest of one large object: the XXH3-128 hash of all its bytes.
     pub(crate) fn of_bytes(hasher: &twox_hash::xxhash3_128::Hasher) -> Digest {
         Digest(hasher.finish_128())

@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::backup::manifest::{Artifact, Chunk, Kind, Layout};
 use crate::backup::repository::{Folder, Repository};
-use crate::backup::rows::Rows;
+use crate::backup::rows::{Digest, Rows};
 use crate::compression::Format;
 use crate::storage::{Overwrite, Writer};
 use crate::sync::lock;
@@ -59,7 +59,7 @@ struct Made {
     size: u64,
     sha256: [u8; 32],
     raw_bytes: u64,
-    rows: u64,
+    rows: Rows,
 }
 
 /// A chunk to be appended.
@@ -174,7 +174,7 @@ impl Sink {
             size: bytes.len() as u64,
             sha256,
             raw_bytes: chunk.raw_bytes,
-            rows: chunk.rows.count,
+            rows: chunk.rows,
         };
         state.chunks.push(made);
         for lane in &self.lanes {
@@ -208,6 +208,11 @@ impl Output {
         lock(&self.state).rows
     }
 
+    /// Returns the digests of the chunks appended so far, in order.
+    pub(crate) fn chunk_digests(&self) -> Vec<Digest> {
+        lock(&self.state).chunks.iter().map(|made| made.rows.digest).collect()
+    }
+
     /// Describes the artifact as a repository has it.
     fn describe(
         &self,
@@ -223,7 +228,7 @@ impl Output {
                 size: kept.map_or(made.size, |s| s.size),
                 sha256: hex(kept.map_or(&made.sha256, |s| &s.sha256)),
                 raw_bytes: made.raw_bytes,
-                rows: made.rows,
+                rows: made.rows.count,
             }
         };
         Artifact {

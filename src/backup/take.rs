@@ -133,14 +133,16 @@ pub(crate) fn take(request: &Request<'_>) -> anyhow::Result<Vec<Taken>> {
     Ok(taken)
 }
 
-/// Looks at all of a database as a backup would, and keeps nothing but the facts. The repositories are not touched.
-pub(crate) fn look(request: &Request<'_>) -> anyhow::Result<Detail> {
+/// Looks at all of a database as a backup would, and keeps nothing but the facts and the table of contents. The
+/// repositories are not touched.
+pub(crate) fn look(request: &Request<'_>) -> anyhow::Result<(Detail, Vec<u8>)> {
     let Begun { mut snapshot, mut description, .. } = begin(request)?;
     let sink = Sink::counting();
+    let toc = description.toc.clone();
     let detail = copy_all(request, &sink, &mut snapshot, &mut description, Codec::None)?;
     check_witnesses(&mut snapshot, &mut description)?;
     description.pg_dump.end();
-    Ok(detail)
+    Ok((detail, toc))
 }
 
 /// What a dry run says of a database.
@@ -310,6 +312,7 @@ fn copy_all(
             partition_root: source.partition_root.clone(),
             rows: count,
             digest,
+            chunks: table.output.chunk_digests(),
         };
         detail.tables.insert(table.output.name().to_owned(), facts);
     }

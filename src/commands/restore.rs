@@ -258,10 +258,11 @@ fn apply(
     if args.globals {
         let mut connection = admin.connect("opsctl restore", &context.stop)?;
         let created = roles::create_missing(backup.source, &mut connection)?;
-        tracing::info!("{} created", counted(created, "missing role"));
+        tracing::info!("{} created", counted(created.len() as u64, "missing role"));
     }
     context.progress.set_message(format!("{} {}", name, backup.source.manifest.id));
-    let like = Like { no_owner: args.no_owner, no_privileges: args.no_privileges };
+    let like =
+        Like { no_owner: args.no_owner, no_privileges: args.no_privileges, ..Like::default() };
     let unfinished =
         Unfinished::create(&admin, &context.run, backup.contents, like, &context.stop)?;
     let mut options = Vec::new();
@@ -312,6 +313,7 @@ fn load(
         detail: backup.detail,
         contents: backup.contents,
         chosen: backup.entries,
+        sample: None,
         target,
         options,
         bin_dir,

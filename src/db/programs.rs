@@ -113,6 +113,11 @@ impl ClientPrograms {
         &self.dump_all
     }
 
+    /// Returns the path of `pg_amcheck`, which is not always installed.
+    pub(crate) fn pg_amcheck(&self) -> PathBuf {
+        self.dump.with_file_name("pg_amcheck")
+    }
+
     /// Returns the version of all three, such as `15.18`.
     pub(crate) fn version(&self) -> String {
         self.version.clone()

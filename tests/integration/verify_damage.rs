@@ -118,10 +118,17 @@ fn a_wrong_digest_is_found() {
         .as_str()
         .unwrap()
         .to_owned();
-    backup.edit(|m| {
-        m["contents"]["open"]["tables"][&name]["digest"] =
-            json!("00000000000000000000000000000000");
-    });
+    let none = "00000000000000000000000000000000";
+    backup.edit(|m| m["contents"]["open"]["tables"][&name]["digest"] = json!(none));
+    backup.is_found(&[&format!(
+        "the manifest contradicts itself: the contents and the chunks of artifact `{name}` differ"
+    )]);
+    backup.edit(|m| m["contents"]["open"]["tables"][&name]["chunks"] = json!([none]));
+    backup.is_found(&[&format!(
+        "artifact `{name}`, chunk 1 at offset 0: its rows are not those that were dumped: digest {digest}"
+    )]);
+    // As before the digests of chunks were noted.
+    backup.edit(|m| m["contents"]["open"]["tables"][&name]["chunks"] = json!([]));
     backup.is_found(&[&format!(
         "artifact `{name}`: its rows are not those that were dumped: digest {digest}"
     )]);
@@ -265,7 +272,7 @@ fn a_changed_row_is_found_though_all_sums_agree() {
     let found = backup.sandbox.json(3, &["verify-backup"]);
     let findings = found["verifications"][0]["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 1, "{findings:?}");
-    assert_eq!(findings[0]["artifact"], json!(name));
+    assert_eq!((&findings[0]["artifact"], &findings[0]["chunk"]), (&json!(name), &json!(2)));
     assert!(
         findings[0]["what"]
             .as_str()

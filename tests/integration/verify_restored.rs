@@ -1,8 +1,8 @@
 //! `opsctl verify-backup --restore-test`: a good backup is proven, and what only a comparison of content can see is seen.
 
-use crate::support::broken::{add_up, sha256};
+use crate::support::broken::{add_up, flip, sha256, table};
 use crate::support::every_object::{EveryObject, on_17, on_18, on_installed, only_backup};
-use crate::support::{Cluster, Run, Sandbox};
+use crate::support::{Cluster, Run, Sandbox, installed, unique};
 
 /// Proves a backup of every object.
 fn proves_every_object(every: &EveryObject) {
@@ -24,13 +24,58 @@ fn proves_every_object(every: &EveryObject) {
     let backups = &evidence["evidence"][0]["backups"];
     assert_eq!(backups[0]["verifications"][0]["restore"]["rows"], restore["rows"], "{evidence}");
     let report = sandbox.run(&["verify-backup", "report"]).expect(0);
-    assert!(report.stdout.contains("Of 1 backups 1 were restored and equal"), "{}", report.stdout);
+    assert!(report.stdout.contains("Of 1 backup, restored and equal: 1;"), "{}", report.stdout);
     assert!(report.stdout.contains("| restored | good | "), "{}", report.stdout);
 }
 
 #[test]
 fn every_object_of_the_installed_major_is_proven() {
     proves_every_object(on_installed());
+}
+
+#[test]
+fn every_object_of_the_installed_major_is_proven_in_two_pieces() {
+    let every = on_installed();
+    let sandbox = every.sandbox("");
+    {
+        let _alone = every.alone();
+        sandbox.run(&["backup"]).ends_with(0);
+    }
+    let mut sums = [0; 2];
+    for _ in 0..2 {
+        let args = ["verify-backup", "--restore-test", "--sample", "50%", "--jobs", "4"];
+        let restore = &sandbox.json(0, &args)["verifications"][0]["restore"];
+        for (sum, figure) in sums.iter_mut().zip(["rows", "large_objects"]) {
+            *sum += restore[figure].as_u64().unwrap();
+        }
+    }
+    let whole = &sandbox.json(0, &["verify-backup", "--restore-test"])["verifications"][0];
+    let expected = ["rows", "large_objects"].map(|name| whole["restore"][name].as_u64().unwrap());
+    assert_eq!(sums, expected);
+}
+
+#[test]
+fn every_object_of_the_installed_major_is_proven_on_a_server_of_18() {
+    let (every, server) = (on_installed(), &on_18().cluster);
+    let sandbox = every.sandbox("");
+    {
+        let _alone = every.alone();
+        sandbox.run(&["backup"]).ends_with(0);
+    }
+    let facts = "SELECT string_agg(rolname, ' ' ORDER BY 1) FROM pg_roles";
+    let before = server.sql("postgres", facts);
+    let url = server.url("postgres");
+    // The programs must be those of the server, which is known before hours of work.
+    let run = sandbox.run(&["verify-backup", "--restore-test", "--server", &url]).expect(10);
+    assert!(run.stderr.contains("of version 18 in"), "{run:#?}");
+    assert!(!run.stderr.contains("loading rows"), "{run:#?}");
+    let config = std::fs::read_to_string(sandbox.path("opsctl.toml")).unwrap();
+    let dir = |cluster: &Cluster| cluster.bin_dir.display().to_string();
+    sandbox.write("opsctl.toml", &config.replace(&dir(&every.cluster), &dir(server)));
+    let report = sandbox.json(0, &["verify-backup", "--restore-test", "--server", &url]);
+    let restore = &report["verifications"][0]["restore"];
+    assert!(restore["server"].as_str().unwrap().starts_with("18"), "{restore}");
+    assert_eq!(server.sql("postgres", facts), before);
 }
 
 #[test]
@@ -150,8 +195,95 @@ fn a_missing_index_is_found() {
     let create = "CREATE INDEX one_b_idx ON public.one USING btree (b);";
     backup.forge(&[(create, &format!("{:width$};", "SELECT 1", width = create.len() - 1))]);
     backup.is_found_by_restoring(&[
-        "after a restore, there are 0 objects of kind INDEX where 1 were dumped",
+        "after a restore, there are 0 objects of kind INDEX where 1 were dumped: public.one_b_idx is missing",
     ]);
+}
+
+#[test]
+fn a_server_that_is_given_is_left_as_it_was_and_production_is_refused() {
+    let cluster = Cluster::start(&installed(), &[], &[]);
+    let (database, role) = (cluster.database(), format!("owner_{}", unique()));
+    cluster.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role}; CREATE TABLE t AS SELECT 1 AS i; ALTER TABLE t OWNER TO {role}"
+        ),
+    );
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&[]);
+    let facts = "SELECT (SELECT string_agg(datname, ' ' ORDER BY 1) FROM pg_database), \
+                 (SELECT string_agg(rolname, ' ' ORDER BY 1) FROM pg_roles)";
+    let test = |url: &str, more: &[&str]| {
+        sandbox.run(&[&["verify-backup", "--restore-test", "--server", url], more].concat())
+    };
+    let before = cluster.sql("postgres", facts);
+    // By another way than the configured one.
+    let production = format!("{}&application_name=x", cluster.url("template1"));
+    let run = test(&production, &[]).expect(1);
+    assert!(run.stderr.contains(&format!("is the server of database `{database}`")), "{run:#?}");
+    assert!(run.stderr.contains("--on-production allows it"), "{run:#?}");
+    test(&production, &["--on-production"]).ends_with(0);
+    assert_eq!(cluster.sql("postgres", facts), before);
+
+    let other = Cluster::start(&installed(), &[], &[]);
+    let before = other.sql("postgres", facts);
+    let run = test(&other.url("postgres"), &[]).expect(0);
+    assert!(run.stdout.contains("everything equal to what was dumped"), "{run:#?}");
+    assert_eq!(other.sql("postgres", facts), before);
+
+    // What it refuses is not the backup's fault: it is neither damaged nor good.
+    other.sql("postgres", "CREATE ROLE limited LOGIN CREATEDB; CREATE ROLE app");
+    let limited = other.url("postgres").replace("user=postgres", "user=limited");
+    let run = test(&limited, &[]).expect(1);
+    assert!(!run.stdout.contains("DAMAGED"), "{run:#?}");
+    assert!(sandbox.run(&["backup", "list"]).expect(0).stdout.contains("good "));
+}
+
+#[test]
+fn a_backup_is_proven_piece_by_piece() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sql = "CREATE TABLE large (id int PRIMARY KEY, up int, text text);
+         INSERT INTO large SELECT i, i / 2, repeat(md5(i::text), 30) FROM generate_series(0, 20000) i;
+         ALTER TABLE large ADD FOREIGN KEY (up) REFERENCES large;
+         COMMENT ON CONSTRAINT large_up_fkey ON large IS 'x';
+         DO $$ BEGIN FOR i IN 1..15 LOOP EXECUTE format('CREATE TABLE empty_%s ()', i); END LOOP; END $$;
+         CREATE MATERIALIZED VIEW ratio AS SELECT 1 / (count(*) / 20001) FROM large";
+    cluster.sql(&database, sql);
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&["--compression", "none", "--jobs", "16"]);
+    let mut rows = Vec::new();
+    let sample = |status| {
+        sandbox.json(status, &["verify-backup", "--restore-test", "--sample", "34%"])
+            ["verifications"][0]
+            .clone()
+    };
+    for piece in 1..=4 {
+        let proven = sample(0);
+        assert_eq!(proven["sample"]["piece"], (piece - 1) % 3 + 1, "{proven}");
+        assert_eq!(proven["sample"]["proven"].as_array().unwrap().len(), piece.min(3), "{proven}");
+        assert_eq!(proven["restore"]["rows"], proven["rows"], "{proven}");
+        rows.push(proven["rows"].as_u64().unwrap());
+    }
+    assert_eq!(rows[..3].iter().sum::<u64>(), 20_001, "{rows:?}");
+    assert!(rows.iter().all(|n| (1..19_000).contains(n)) && rows[0] == rows[3], "{rows:?}");
+    let report = sandbox.run(&["verify-backup", "report"]).expect(0).stdout;
+    assert!(report.contains("| restored, piece 1 of 3 | good | – |"), "{report}");
+    assert!(
+        report.contains("Piece by piece (restored): all 3 pieces were proven since"),
+        "{report}"
+    );
+    assert!(report.contains("restored and equal: 0;"), "{report}");
+
+    // One of the pieces has the damage; and what is found damaged in a piece stays so.
+    let folder = only_backup(&sandbox.path("backups"));
+    let manifest: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(folder.join("manifest.json")).unwrap()).unwrap();
+    flip(&folder.join(table(&manifest, "large")), 1000);
+    let mut results = [(); 2].map(|()| sandbox.run(&["verify-backup", "--sample", "50"]).status);
+    results.sort_unstable();
+    assert_eq!(results, [0, 3]);
+    assert!(sandbox.run(&["backup", "list"]).expect(0).stdout.contains("DAMAGED "));
 }
 
 #[test]

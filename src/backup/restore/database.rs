@@ -30,6 +30,9 @@ pub(crate) struct Like {
     pub(crate) no_owner: bool,
     /// Leave privileges out.
     pub(crate) no_privileges: bool,
+    /// Do without its tablespace, and where the server does not have its locale with locale C: content does not
+    /// depend on how texts are sorted.
+    pub(crate) any_locale: bool,
 }
 
 /// A database in the making, which nobody else may connect to. Dropping this drops the database.
@@ -60,7 +63,7 @@ impl Unfinished {
         if let Some(owner) = contents.database_owner().filter(|_| !like.no_owner) {
             check_role(client, &owner)?;
         }
-        execute(client, &format!("CREATE DATABASE {id} {}", contents.database_options()))?;
+        create_database(client, &id, &contents.database_options(), like)?;
         let mut unfinished = Unfinished { admin: connection, _lock: lock, name, finished: false };
         // Superusers and the owner, which is the role that restores, can still connect.
         let revoke = format!("REVOKE CONNECT, TEMPORARY ON DATABASE {id} FROM PUBLIC");
@@ -142,6 +145,23 @@ impl Drop for Unfinished {
             tracing::warn!("database `{name}` is left, the next restore removes it: {error:#}");
         }
     }
+}
+
+/// Creates a database, whose name is quoted for SQL.
+fn create_database(client: &mut Client, id: &str, options: &str, like: Like) -> anyhow::Result<()> {
+    if !like.any_locale {
+        return execute(client, &format!("CREATE DATABASE {id} {options}"));
+    }
+    let options = options.split(" TABLESPACE = ").next().unwrap_or_default();
+    if let Err(error) = client.batch_execute(&format!("CREATE DATABASE {id} {options}")) {
+        let error = db::Error::query("create a database with the locale of the dump", error);
+        tracing::warn!("{:#}; it is restored with locale C", anyhow::Error::from(error));
+        let encoding = options.split("ENCODING = ").nth(1).and_then(|o| o.split(' ').next());
+        let encoding = encoding.unwrap_or("'UTF8'");
+        let options = format!("TEMPLATE template0 ENCODING {encoding} LOCALE 'C'");
+        execute(client, &format!("CREATE DATABASE {id} {options}"))?;
+    }
+    Ok(())
 }
 
 /// Makes sure of the owner now: it is handed over at the end, and hours of work would be lost then.

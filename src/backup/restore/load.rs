@@ -12,7 +12,7 @@ use postgres::Client;
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::backup::chunk::{self, Source};
-use crate::backup::manifest::{Artifact, Detail};
+use crate::backup::manifest::{Artifact, Chunk, Detail};
 use crate::backup::rows::{Digest, Rows};
 use crate::db::{self, Connection, Target};
 use crate::exit::{Exit, Failure};
@@ -27,6 +27,16 @@ pub(crate) struct TableLoad<'a> {
     pub(crate) artifact: &'a Artifact,
     /// The `COPY … FROM stdin` of the table of contents.
     pub(crate) statement: String,
+    /// The chunks to load, by index.
+    pub(crate) chunks: Vec<usize>,
+}
+
+impl<'a> TableLoad<'a> {
+    /// Returns what the manifest says of the chunks to load.
+    pub(crate) fn chunks(&self) -> impl Iterator<Item = &'a Chunk> {
+        let artifact = self.artifact;
+        self.chunks.iter().map(move |&c| &artifact.chunks[c])
+    }
 }
 
 /// What there is to load.
@@ -45,7 +55,7 @@ pub(crate) struct Load<'a> {
 
 #[derive(Clone, Copy)]
 enum Item {
-    /// A chunk of a table, both by index.
+    /// A chunk of a table, both by their indexes.
     Chunk(usize, usize),
     LargeObject(usize),
 }
@@ -62,9 +72,9 @@ impl Load<'_> {
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut order: Vec<usize> = (0..self.tables.len()).collect();
         order.sort_by_key(|&n| std::cmp::Reverse(self.tables[n].artifact.size));
-        let chunks = order.into_iter().flat_map(|t| {
-            (0..self.tables[t].artifact.chunks.len()).map(move |c| Item::Chunk(t, c))
-        });
+        let chunks = order
+            .into_iter()
+            .flat_map(|t| self.tables[t].chunks.iter().map(move |&c| Item::Chunk(t, c)));
         let items = chunks.chain((0..self.large_objects.len()).map(Item::LargeObject));
         let queue: Mutex<VecDeque<Item>> = Mutex::new(items.collect());
         let loaded: Vec<Mutex<Loaded>> = self.tables.iter().map(|_| Mutex::default()).collect();
@@ -130,9 +140,10 @@ impl Load<'_> {
         c: usize,
         loaded: &Mutex<Loaded>,
     ) -> anyhow::Result<()> {
-        let TableLoad { artifact, statement } = &self.tables[t];
+        let TableLoad { artifact, statement, chunks } = &self.tables[t];
         let raw = self.read(artifact, c)?;
-        let (text, rows) = chunk::rows(artifact, c, &raw)?;
+        let expected = self.detail.tables.get(&artifact.name);
+        let (text, rows) = chunk::rows(artifact, c, &raw, expected)?;
         if rows.count > 0 {
             let what = || format!("load `{}`, chunk {}", artifact.name, c + 1);
             let mut writer =
@@ -153,8 +164,7 @@ impl Load<'_> {
         let mut loaded = lock(loaded);
         loaded.rows.merge(rows);
         loaded.chunks += 1;
-        let expected = self.detail.tables.get(&artifact.name);
-        if loaded.chunks == artifact.chunks.len()
+        if loaded.chunks == chunks.len()
             && let Some(table) = expected
             && (table.rows, table.digest) != (loaded.rows.count, loaded.rows.digest)
         {

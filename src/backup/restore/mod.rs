@@ -13,6 +13,7 @@ use indicatif::ProgressBar;
 use crate::backup::chunk::Source;
 use crate::backup::manifest::{Artifact, Detail, Kind, TOC};
 use crate::backup::rows::Rows;
+use crate::backup::sample::Sample;
 use crate::backup::toc::Entry;
 use crate::db::programs::ClientPrograms;
 use crate::db::{self, Target};
@@ -42,6 +43,8 @@ pub(crate) struct Request<'a> {
     pub(crate) contents: &'a Contents,
     /// What of it: see [`Contents::choose`].
     pub(crate) chosen: &'a BTreeSet<i32>,
+    /// Which rows and large objects; all if there is none. `detail` is then that of the sample.
+    pub(crate) sample: Option<&'a Sample>,
     /// An empty database.
     pub(crate) target: &'a Target,
     /// More options for pg_restore, such as `--no-owner`.
@@ -80,7 +83,7 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
     )?;
     let contents = request.contents;
     let load = plan_load(request)?;
-    let chunks = || load.tables.iter().flat_map(|table| &table.artifact.chunks);
+    let chunks = || load.tables.iter().flat_map(TableLoad::chunks);
     request.progress.set_length(chunks().map(|chunk| chunk.raw_bytes).sum());
 
     let child_environment = request.target.child_environment()?;
@@ -151,10 +154,13 @@ fn plan_load<'a>(request: &'a Request<'a>) -> anyhow::Result<Load<'a>> {
         })?;
         let statement = String::from_utf8(entry.copy_statement.clone());
         let statement = statement.context("a COPY statement is not UTF-8")?;
-        tables.push(TableLoad { artifact, statement: statement.trim_end().to_owned() });
+        let is_wanted = |c: &usize| wants(request, artifact, *c);
+        let chunks = (0..artifact.chunks.len()).filter(is_wanted).collect();
+        tables.push(TableLoad { artifact, statement: statement.trim_end().to_owned(), chunks });
     }
     let with_large_objects = chosen().any(|entry| entry.has_data && entry.kind == "BLOBS");
-    let is_wanted = |a: &&Artifact| with_large_objects && a.kind == Kind::LargeObject;
+    let is_wanted =
+        |a: &&Artifact| with_large_objects && a.kind == Kind::LargeObject && wants(request, a, 0);
     let large_objects = manifest.artifacts.iter().filter(is_wanted).collect();
     Ok(Load {
         source: request.source,
@@ -166,6 +172,15 @@ fn plan_load<'a>(request: &'a Request<'a>) -> anyhow::Result<Load<'a>> {
         jobs: request.jobs,
         progress: request.progress,
         stop: request.stop,
+    })
+}
+
+/// Is a chunk to be loaded?
+fn wants(request: &Request<'_>, artifact: &Artifact, chunk: usize) -> bool {
+    let detail = request.detail;
+    request.sample.is_none_or(|sample| match artifact.kind {
+        Kind::LargeObject => detail.large_objects.contains_key(&artifact.name),
+        _ => sample.has(Some(detail), artifact, chunk),
     })
 }
 
@@ -206,7 +221,13 @@ fn analyze(request: &Request<'_>) -> anyhow::Result<()> {
 }
 
 /// Compares what a restored database holds with what was dumped; says what differs, in no particular order.
-pub(crate) fn compare(expected: &Detail, found: &Detail) -> Vec<String> {
+///
+/// Where the objects of a kind differ, `name` is asked which they are; it may not know.
+pub(crate) fn compare(
+    expected: &Detail,
+    found: &Detail,
+    name: impl Fn(&str) -> Vec<String>,
+) -> Vec<String> {
     let mut findings = Vec::new();
     let (expected_tables, found_tables) = (by_table(expected), by_table(found));
     for (name, rows) in &expected_tables {
@@ -247,15 +268,24 @@ pub(crate) fn compare(expected: &Detail, found: &Detail) -> Vec<String> {
         let kinds = expected.objects.keys().chain(found.objects.keys());
         for kind in kinds.collect::<BTreeSet<_>>() {
             let (expected, found) = (expected.objects.get(kind), found.objects.get(kind));
+            if expected == found {
+                continue;
+            }
             let counts = [expected, found].map(|o| o.map_or(0, |o| o.count));
-            if counts[0] != counts[1] {
-                findings.push(format!(
+            let what = if counts[0] == counts[1] {
+                format!("an object of kind {kind} is not as it was dumped")
+            } else {
+                format!(
                     "there are {} objects of kind {kind} where {} were dumped",
                     counts[1], counts[0]
-                ));
-            } else if expected.map(|o| o.digest) != found.map(|o| o.digest) {
-                findings.push(format!("an object of kind {kind} is not as it was dumped"));
-            }
+                )
+            };
+            let names = name(kind);
+            findings.push(if names.is_empty() {
+                what
+            } else {
+                format!("{what}: {}", names.join(", "))
+            });
         }
     }
     findings
@@ -290,7 +320,8 @@ mod tests {
     fn table(name: &str, root: Option<&str>, content: &[&str]) -> Table {
         let Rows { count, digest } = rows(content);
         let (schema, name) = ("s".to_owned(), name.to_owned());
-        Table { schema, name, partition_root: root.map(str::to_owned), rows: count, digest }
+        let partition_root = root.map(str::to_owned);
+        Table { schema, name, partition_root, rows: count, digest, chunks: vec![digest] }
     }
 
     fn detail(tables: &[Table], large: &[(u32, u64)], indexes: &[&str]) -> Detail {
@@ -310,7 +341,7 @@ mod tests {
         let t = |content: &[&str]| table("t", None, content);
         let source = detail(&[t(&["a", "b"])], &[(7, 3)], &["i", "j"]);
         let check = |found: Detail, expected: &[&str]| {
-            assert_eq!(compare(&source, &found), expected);
+            assert_eq!(compare(&source, &found, |_| Vec::new()), expected);
         };
         check(detail(&[t(&["b", "a"])], &[(7, 3)], &["j", "i"]), &[]);
         check(
@@ -339,11 +370,16 @@ mod tests {
         let part = |name, content| table(name, Some("s.root"), content);
         let source = detail(&[part("p1", &["a"]), part("p2", &["b"])], &[], &[]);
         assert!(
-            compare(&source, &detail(&[part("p1", &["b", "a"]), part("p2", &[])], &[], &[]))
-                .is_empty()
+            compare(
+                &source,
+                &detail(&[part("p1", &["b", "a"]), part("p2", &[])], &[], &[]),
+                |_| vec![]
+            )
+            .is_empty()
         );
         assert_eq!(
-            compare(&source, &detail(&[part("p1", &["a"]), part("p2", &[])], &[], &[])).len(),
+            compare(&source, &detail(&[part("p1", &["a"]), part("p2", &[])], &[], &[]), |_| vec![])
+                .len(),
             1
         );
     }

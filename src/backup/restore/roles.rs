@@ -10,13 +10,13 @@ use crate::backup::manifest::Kind;
 use crate::backup::restore::sql::{identifier, statements};
 use crate::db::{self, Connection};
 
-/// Creates the roles of a backup that the server does not have; returns how many.
+/// Creates the roles of a backup that the server does not have; returns their names.
 ///
 /// A statement that fails is a warning: what needs the role will say so.
 pub(crate) fn create_missing(
     source: Source<'_>,
     connection: &mut Connection,
-) -> anyhow::Result<u64> {
+) -> anyhow::Result<Vec<String>> {
     let globals = source.manifest.artifacts.iter().find(|a| a.kind == Kind::Globals);
     let globals = globals.map(|artifact| source.read_all(artifact)).transpose()?;
     let script = String::from_utf8_lossy(globals.as_deref().unwrap_or_default()).into_owned();
@@ -24,10 +24,10 @@ pub(crate) fn create_missing(
     let rows = client.query("SELECT rolname::text FROM pg_catalog.pg_roles", &[]);
     let rows = rows.map_err(|e| db::Error::query("list the roles", e))?;
     let existing: BTreeSet<String> = rows.iter().map(|row| row.get(0)).collect();
-    let mut created = 0;
+    let mut created = Vec::new();
     for statement in missing(&script, &existing) {
         match client.batch_execute(&statement) {
-            Ok(()) => created += u64::from(statement.starts_with(CREATE)),
+            Ok(()) => created.extend(named(&statement, CREATE)),
             Err(error) => {
                 let error = db::Error::query("restore a role", error);
                 tracing::warn!("{:#}", anyhow::Error::from(error));
@@ -39,12 +39,14 @@ pub(crate) fn create_missing(
 
 const CREATE: &str = "CREATE ROLE ";
 
+/// Returns the role that a statement is about, which begins with `prefix`.
+fn named(statement: &str, prefix: &str) -> Option<String> {
+    identifier(statement.strip_prefix(prefix)?).map(|(name, _)| name)
+}
+
 /// Returns the statements of a `globals.sql` that make the roles that are not in `existing`, and what they are.
 fn missing(script: &str, existing: &BTreeSet<String>) -> Vec<String> {
     let all = statements(script);
-    let named = |statement: &str, prefix: &str| -> Option<String> {
-        identifier(statement.strip_prefix(prefix)?).map(|(name, _)| name)
-    };
     let new: BTreeSet<String> = all
         .iter()
         .filter_map(|statement| named(statement, CREATE))

@@ -40,8 +40,8 @@ impl Contents {
     /// that are not named.
     pub(crate) fn choose(&self, selection: &Selection) -> Result<BTreeSet<i32>, String> {
         let whole = selection.tables.is_empty() && selection.schemas.is_empty();
-        let mut chosen: BTreeSet<i32> = if whole {
-            self.entries.iter().map(|entry| entry.dump_id).collect()
+        let mut chosen = if whole {
+            self.whole()
         } else {
             self.with_what_it_takes(self.with_partitions(self.named(selection)?))
         };
@@ -52,6 +52,26 @@ impl Contents {
             }
         }
         Ok(chosen)
+    }
+
+    /// Chooses everything that is inside the database.
+    pub(crate) fn whole(&self) -> BTreeSet<i32> {
+        let inside = self.entries.iter().filter(|entry| !is_about_the_database(entry));
+        inside.map(|entry| entry.dump_id).collect()
+    }
+
+    /// Leaves out what holds only if all rows are there: foreign keys, and queries whose result is kept; and what is
+    /// said about these.
+    pub(crate) fn without_relations_between_rows(&self, chosen: &BTreeSet<i32>) -> BTreeSet<i32> {
+        let is_one = |kind: &str| matches!(kind, "FK CONSTRAINT" | "MATERIALIZED VIEW DATA");
+        let relations = self.entries.iter().filter(|entry| is_one(&entry.kind));
+        let relations: BTreeSet<i32> = relations.map(|entry| entry.dump_id).collect();
+        let stays = |entry: &&Entry| {
+            let about_one = entry.dependencies.iter().any(|d| relations.contains(d));
+            !(relations.contains(&entry.dump_id) || (entry.kind == "COMMENT" && about_one))
+        };
+        let staying = self.entries.iter().filter(stays).map(|entry| entry.dump_id);
+        staying.filter(|number| chosen.contains(number)).collect()
     }
 
     /// Returns the relations that are named.

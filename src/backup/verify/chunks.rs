@@ -1,4 +1,4 @@
-//! Reading all chunks of a backup, several at a time, and looking into them.
+//! Reading the chunks of a backup, all or those of a sample, several at a time, and looking into them.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,7 +9,7 @@ use twox_hash::xxhash3_128::Hasher;
 
 use super::{Findings, Request};
 use crate::backup::chunk::{self, Content};
-use crate::backup::manifest::{Artifact, Detail, Kind, Manifest, TOC};
+use crate::backup::manifest::{Artifact, Chunk, Detail, Kind, Manifest, TOC};
 use crate::backup::rows::{Digest, Rows};
 use crate::backup::sink::hex;
 use crate::sync::{into_inner, lock};
@@ -22,7 +22,7 @@ struct Progress {
     sha256: Sha256,
     rows: Rows,
     hasher: Option<Hasher>,
-    /// Could all of it be read?
+    /// Is there a part that could not be read, or was not to be?
     broken: bool,
     content: Vec<u8>,
 }
@@ -32,12 +32,9 @@ struct Turns {
     changed: Condvar,
 }
 
-/// Reads all chunks, several at a time; returns the TOC's content if it could be read.
-pub(super) fn read_chunks(
-    reader: &Reader<'_>,
-    detail: Option<&Detail>,
-) -> anyhow::Result<Option<Vec<u8>>> {
-    let Reader { request, manifest, findings, .. } = reader;
+/// Reads the chunks, several at a time; returns the TOC's content if it could be read.
+pub(super) fn read_chunks(reader: &Reader<'_>) -> anyhow::Result<Option<Vec<u8>>> {
+    let Reader { request, manifest, detail, findings, .. } = *reader;
     let jobs: Vec<(usize, usize)> = manifest
         .artifacts
         .iter()
@@ -49,7 +46,7 @@ pub(super) fn read_chunks(
         .iter()
         .map(|_| Turns { progress: Mutex::default(), changed: Condvar::new() })
         .collect();
-    request.progress.set_length(manifest.totals.stored_bytes);
+    request.progress.set_length(looked_at(request, manifest, detail).map(|chunk| chunk.size).sum());
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
     let work = || {
@@ -57,13 +54,17 @@ pub(super) fn read_chunks(
             let n = next.fetch_add(1, Ordering::Relaxed);
             let Some(&(a, c)) = jobs.get(n) else { return };
             // Once something failed, the turns still have to pass, but nothing is read any more.
-            let read = if lock(&failure).is_some() { Ok(None) } else { reader.read(a, c) };
+            let wanted = is_wanted(request, detail, &manifest.artifacts[a], c);
+            let failed = lock(&failure).is_some();
+            let read = if failed || !wanted { Ok(None) } else { reader.read(a, c) };
             let plain = read.unwrap_or_else(|error| {
                 lock(&failure).get_or_insert(error);
                 None
             });
             reader.account(&artifacts[a], a, c, plain);
-            request.progress.inc(manifest.artifacts[a].chunks[c].size);
+            if wanted {
+                request.progress.inc(manifest.artifacts[a].chunks[c].size);
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -86,6 +87,30 @@ pub(super) fn read_chunks(
         }
     }
     Ok(toc)
+}
+
+/// Is a chunk to be read? All are, but in a sample.
+fn is_wanted(
+    request: &Request<'_>,
+    detail: Option<&Detail>,
+    artifact: &Artifact,
+    chunk: usize,
+) -> bool {
+    request.sample.as_ref().is_none_or(|sample| sample.has(detail, artifact, chunk))
+}
+
+/// Returns the chunks that are read.
+pub(super) fn looked_at<'a>(
+    request: &Request<'_>,
+    manifest: &'a Manifest,
+    detail: Option<&Detail>,
+) -> impl Iterator<Item = &'a Chunk> {
+    manifest.artifacts.iter().flat_map(move |artifact| {
+        let chunks = artifact.chunks.iter().enumerate();
+        chunks
+            .filter(move |(c, _)| is_wanted(request, detail, artifact, *c))
+            .map(|(_, chunk)| chunk)
+    })
 }
 
 /// Compares what was found in a whole artifact with what the manifest says.
@@ -139,6 +164,8 @@ fn check_artifact(
 pub(super) struct Reader<'a> {
     pub(super) request: &'a Request<'a>,
     pub(super) manifest: &'a Manifest,
+    /// What the manifest says of the content, if it can be read.
+    pub(super) detail: Option<&'a Detail>,
     pub(super) findings: &'a Findings,
     /// Objects that are known not to be there.
     pub(super) missing: &'a BTreeSet<String>,
@@ -181,7 +208,8 @@ impl Reader<'_> {
         if let Some(Content { raw: Some(raw), .. }) = &content
             && artifact.kind == Kind::Table
         {
-            match self.sort(chunk::rows(artifact, c, raw)) {
+            let table = self.detail.and_then(|detail| detail.tables.get(&artifact.name));
+            match self.sort(chunk::rows(artifact, c, raw, table)) {
                 Ok(Some((_, found))) => rows = found,
                 Ok(None) | Err(_) => whole = false,
             }

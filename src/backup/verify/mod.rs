@@ -15,11 +15,14 @@ use indicatif::ProgressBar;
 use crate::backup::manifest::{Contents, Detail, MANIFEST, Manifest};
 use crate::backup::publish::sums;
 use crate::backup::repository::{Folder, LEASE, Repository, SUMS, VERIFICATIONS};
+use crate::backup::sample::Sample;
+use crate::backup::verified::{Depth, Verified};
 use crate::clock::Moment;
 use crate::config::Query;
 use crate::encryption::{self, Identities};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
+use crate::id::RunId;
 use crate::stop::Stop;
 use crate::storage::{self, Overwrite};
 
@@ -30,7 +33,7 @@ mod restored;
 
 pub(crate) use findings::Finding;
 use findings::Findings;
-pub(crate) use restored::RestoreTest;
+pub(crate) use restored::{RestoreTest, Server};
 
 /// What verification needs to know.
 pub(crate) struct Request<'a> {
@@ -38,8 +41,12 @@ pub(crate) struct Request<'a> {
     pub(crate) folder: &'a Folder,
     /// Private keys, for an encrypted backup to be looked into.
     pub(crate) identities: Option<&'a Identities>,
-    /// Is it to be restored as well?
-    pub(crate) restore: bool,
+    /// Is it to be restored as well, and where?
+    pub(crate) restore: Option<Server<'a>>,
+    /// The piece of it that is looked at; all if there is none.
+    pub(crate) sample: Option<Sample>,
+    /// The run, after which a database is named until it is dropped.
+    pub(crate) run: &'a RunId,
     /// What a restored database is asked.
     pub(crate) queries: &'a [Query],
     pub(crate) bin_dir: Option<&'a std::path::Path>,
@@ -58,12 +65,14 @@ pub(crate) struct Verification {
     pub(crate) repository: String,
     /// Was everything as it should be?
     pub(crate) good: bool,
-    /// `restored`: it was restored and compared. `artifacts`: everything was read, decompressed and counted. `stored`: sizes and SHA-256 of what is
-    /// stored, because no identity was given to decrypt it.
-    pub(crate) depth: &'static str,
+    /// How thoroughly it was looked at.
+    pub(crate) depth: Depth,
+    /// The piece of it that was looked at, if it was not all.
+    pub(crate) sample: Option<Sample>,
     /// By which versions it was looked at.
     pub(crate) opsctl: &'static str,
     pub(crate) pg_restore: Option<String>,
+    /// What was looked at: with a sample less than there is.
     pub(crate) artifacts: u64,
     pub(crate) chunks: u64,
     pub(crate) rows: u64,
@@ -84,7 +93,8 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
         backup: request.folder.id.to_string(),
         repository: request.repository.name.clone(),
         good: false,
-        depth: "artifacts",
+        depth: Depth::Artifacts,
+        sample: request.sample.clone(),
         opsctl: env!("CARGO_PKG_VERSION"),
         pg_restore: None,
         artifacts: 0,
@@ -107,6 +117,11 @@ pub(crate) fn verify(request: &Request<'_>) -> anyhow::Result<Verification> {
     result.at = crate::clock::now();
     (result.findings, result.findings_not_listed) = findings.into_sorted();
     result.good = result.findings.is_empty();
+    if let Some(sample) = &mut result.sample
+        && result.good
+    {
+        sample.prove(result.at, &request.folder.id);
+    }
     Ok(result)
 }
 
@@ -120,7 +135,9 @@ pub(crate) fn record(
     if repository.storage.list(&format!("{}/", folder.path()))?.is_empty() {
         return Ok(());
     }
-    let name = format!("{VERIFICATIONS}{}.json", result.at.format("%Y%m%dT%H%M%S%.6fZ"));
+    let Verification { at, depth, good, .. } = *result;
+    let name = Verified { at, depth, sample: result.sample.is_some(), good };
+    let name = format!("{VERIFICATIONS}{name}");
     let json = serde_json::to_vec_pretty(result)?;
     let put = repository.storage.put(&folder.key(&name)?, json.into(), Overwrite::Refuse);
     put.context("failed to record the verification")
@@ -163,27 +180,31 @@ fn look(
         (Contents::Sealed(_), None) => None,
     };
     if manifest.is_encrypted() && request.identities.is_none() {
-        result.depth = "stored";
+        result.depth = Depth::Stored;
     }
-    let reader = chunks::Reader { request, manifest, findings, missing: &missing };
-    let toc = chunks::read_chunks(&reader, detail.as_ref())?;
+    let reader =
+        chunks::Reader { request, manifest, detail: detail.as_ref(), findings, missing: &missing };
+    let toc = chunks::read_chunks(&reader)?;
     if let Some(toc) = toc {
         listing::check_toc(manifest, &toc, findings);
         result.pg_restore = Some(listing::list_toc(request, manifest, &toc, findings)?);
     }
-    if request.restore {
-        restore(request, manifest, detail.as_ref(), findings, result)?;
+    if let Some(server) = request.restore {
+        restore(request, server, manifest, detail.as_ref(), findings, result)?;
     }
     result.artifacts = manifest.artifacts.len() as u64;
-    result.chunks = manifest.artifacts.iter().map(|a| a.chunks.len() as u64).sum();
-    result.rows = manifest.totals.rows;
-    result.stored_bytes = manifest.totals.stored_bytes;
+    for chunk in chunks::looked_at(request, manifest, detail.as_ref()) {
+        result.chunks += 1;
+        result.rows += chunk.rows;
+        result.stored_bytes += chunk.size;
+    }
     Ok(())
 }
 
 /// Restores the backup and compares it, unless it is known already that it is damaged.
 fn restore(
     request: &Request<'_>,
+    server: Server<'_>,
     manifest: &Manifest,
     detail: Option<&Detail>,
     findings: &Findings,
@@ -197,10 +218,9 @@ fn restore(
         Failure::new(Exit::Configuration, "the backup is encrypted, and a restore test reads it")
             .hint("Name the file with the age identity: --identity.")
     })?;
-    result.restore = restored::test(request, manifest, detail, findings)?;
-    if result.restore.is_some() {
-        result.depth = "restored";
-    }
+    result.restore = restored::test(request, server, manifest, detail, findings)?;
+    // Also if it could not be restored: no shallower look can contradict that.
+    result.depth = Depth::Restored;
     Ok(())
 }
 

@@ -1,9 +1,11 @@
 //! The restore test: a backup counts when it was restored, and what came out is what was dumped.
 //!
-//! A throwaway server of the dump's own major is started, the backup restored into it as `opsctl restore` does, and
-//! the result looked at as `opsctl backup` looks at a database: rows and large objects by count and digest, objects by
-//! kind and definition, all compared with what the manifest noted in the dump's own snapshot. What the backup cannot
-//! do is a finding; what this machine cannot do is an error.
+//! The backup is restored as `opsctl restore` does it, into a throwaway server of the dump's own major or into a server
+//! that is given, and the result looked at as `opsctl backup` looks at a database: rows and large objects by count and
+//! digest, objects by kind and definition, all compared with what the manifest noted in the dump's own snapshot. What
+//! the backup cannot do is a finding; what a machine cannot do is an error.
+
+use std::collections::BTreeSet;
 
 use anyhow::Context as _;
 use postgres::SimpleQueryMessage;
@@ -11,18 +13,28 @@ use postgres::SimpleQueryMessage;
 use super::{Findings, Request};
 use crate::backup::chunk;
 use crate::backup::manifest::{Detail, Manifest};
-use crate::backup::restore::{self, Contents, Selection, roles};
+use crate::backup::objects;
+use crate::backup::restore::database::{Like, Unfinished};
+use crate::backup::restore::{self, Contents, roles};
 use crate::backup::take;
 use crate::child::{self, Spec};
 use crate::config::{Compression, Expected, Query};
+use crate::db::programs::ClientPrograms;
 use crate::db::throwaway::ThrowawayServer;
-use crate::db::{self, Target, programs};
+use crate::db::{self, Connection, Target, programs};
 use crate::exit::{Exit, Failure};
 
-/// The database in the throwaway server.
-const DATABASE: &str = "restored";
 /// How many bytes of disk a restored database takes for a byte of COPY text, with its indexes, at most usually.
 const ROOM: u64 = 2;
+
+/// Where a backup is restored to be tested.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Server<'a> {
+    /// Into a server that is made for it.
+    Throwaway,
+    /// Into one that is there, for such things.
+    Given(&'a Target),
+}
 
 /// What a restore test proved.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -48,6 +60,7 @@ pub(crate) struct RestoreTest {
 /// Restores and compares; `None` if it could not be restored, which is a finding.
 pub(super) fn test(
     request: &Request<'_>,
+    server: Server<'_>,
     manifest: &Manifest,
     detail: &Detail,
     findings: &Findings,
@@ -58,24 +71,49 @@ pub(super) fn test(
         manifest,
         identities: request.identities,
     };
-    let major = manifest.server.major;
-    let bin_dir = programs::find_server(major, request.bin_dir, request.environment, request.stop)?;
-    check_room(manifest)?;
-    tracing::info!("restoring backup {} into a throwaway server", manifest.id);
-    let server = ThrowawayServer::start(&bin_dir, request.stop)?;
-    let admin = server.target("postgres")?;
-    let target = server.target(DATABASE)?;
     let contents = restore::contents(source)?;
-
-    let whole = contents.choose(&Selection::default()).map_err(anyhow::Error::msg)?;
+    let major = manifest.server.major;
+    let throwaway;
+    let admin = match server {
+        Server::Throwaway => {
+            check_room(request, manifest)?;
+            tracing::info!("restoring backup {} into a throwaway server", manifest.id);
+            let Request { bin_dir, environment, stop, .. } = *request;
+            let bin_dir = programs::find_server(major, bin_dir, environment, stop)?;
+            throwaway = ThrowawayServer::start(&bin_dir, request.stop)?;
+            throwaway.target("postgres")?
+        }
+        Server::Given(target) => {
+            tracing::info!("restoring backup {} at {}", manifest.id, target.host_label());
+            target.with_database("postgres")
+        }
+    };
+    let mut connection = admin.connect("opsctl verify-backup", request.stop)?;
+    let version = connection.server_version()?;
+    if version.major() < major {
+        let message = format!("the backup is of PostgreSQL {major}, and the server is {version}");
+        return Err(Failure::new(Exit::Failed, message)
+            .hint("A restore goes to the same major version, or a later one.")
+            .into());
+    }
+    // Those that look at what was restored: better missed now than then.
+    let Request { bin_dir, environment, stop, .. } = *request;
+    let programs = ClientPrograms::find(version.major(), bin_dir, environment, stop)?;
+    let kinds = Comparable::new(&contents, request.sample.is_some(), version.major() == major);
+    let expected = kinds.expected(request, manifest, detail)?;
 
     let began = std::time::Instant::now();
-    prepare(request, source, &admin, &contents)?;
+    // Removed after the database, in which objects are theirs.
+    let roles = Roles::make(source, connection)?;
+    let like = Like { no_owner: true, any_locale: true, ..Like::default() };
+    let unfinished = Unfinished::create(&admin, request.run, &contents, like, request.stop)?;
+    let target = unfinished.target();
     let restored = restore::restore(&restore::Request {
         source,
-        detail,
+        detail: &expected,
         contents: &contents,
-        chosen: &whole,
+        chosen: &kinds.entries,
+        sample: request.sample.as_ref(),
         target: &target,
         options: vec!["--no-tablespaces".to_owned()],
         bin_dir: request.bin_dir,
@@ -86,7 +124,7 @@ pub(super) fn test(
     });
     let restored = match restored {
         Ok(restored) => restored,
-        Err(error) if is_the_backups_fault(&error) => {
+        Err(error) if is_the_backups_fault(&error, server) => {
             findings.add(None, None, format!("it cannot be restored: {error:#}"));
             return Ok(None);
         }
@@ -95,11 +133,42 @@ pub(super) fn test(
     let seconds = began.elapsed().as_secs_f64();
 
     tracing::info!("comparing what was restored with what was dumped");
-    let found = take::look(&take::Request {
+    compare(request, manifest, &target, (&kinds, &expected, &contents), findings)?;
+    // A part of the rows has no answer to questions about all of them.
+    let queries = match request.sample {
+        Some(_) => 0,
+        None => ask(request, manifest, &target, findings)?,
+    };
+    let amcheck = check_indexes(request, &programs, &target, findings)?;
+    drop(unfinished);
+    drop(roles);
+    let age = crate::clock::now().signed_duration_since(manifest.snapshot_at);
+    Ok(Some(RestoreTest {
+        server: version.to_string(),
+        seconds,
+        data_age_seconds: age.num_seconds(),
+        tables: restored.tables,
+        rows: restored.rows,
+        large_objects: restored.large_objects,
+        objects: expected.objects.values().map(|objects| objects.count).sum(),
+        queries,
+        amcheck,
+    }))
+}
+
+/// Looks at the restored database as a backup would, and reports what is not as it was dumped.
+fn compare(
+    request: &Request<'_>,
+    manifest: &Manifest,
+    target: &Target,
+    (kinds, expected, contents): (&Comparable, &Detail, &Contents),
+    findings: &Findings,
+) -> anyhow::Result<()> {
+    let looked = take::look(&take::Request {
         run: &manifest.id,
         begun_at: manifest.begun_at,
         database: &manifest.database,
-        target: &target,
+        target,
         bin_dir: request.bin_dir,
         environment: request.environment,
         scope: manifest.scope.clone(),
@@ -109,34 +178,108 @@ pub(super) fn test(
         repositories: &[],
         progress: request.progress,
         stop: request.stop,
-    })
-    .context("failed to look at the restored database")?;
-    for difference in restore::compare(detail, &found) {
+    });
+    let (found, toc) = looked.context("failed to look at the restored database")?;
+    let found = kinds.found(expected, found);
+    let name = |kind: &str| objects::differences(&contents.toc, &toc, kind).unwrap_or_default();
+    for difference in restore::compare(expected, &found, name) {
         findings.add(None, None, format!("after a restore, {difference}"));
     }
-    let queries = ask(request, manifest, &target, findings)?;
-    let amcheck = check_indexes(request, &bin_dir, &target, findings)?;
-    let version = target.connect("opsctl verify-backup", request.stop)?.server_version()?;
-    let age = crate::clock::now().signed_duration_since(manifest.snapshot_at);
-    Ok(Some(RestoreTest {
-        server: version.to_string(),
-        seconds,
-        data_age_seconds: age.num_seconds(),
-        tables: restored.tables,
-        rows: restored.rows,
-        large_objects: restored.large_objects,
-        objects: detail.objects.values().map(|objects| objects.count).sum(),
-        queries,
-        amcheck,
-    }))
+    Ok(())
+}
+
+/// What of a backup is restored for a test, and which kinds of objects can be compared then.
+struct Comparable {
+    /// By number in the table of contents.
+    entries: BTreeSet<i32>,
+    /// The kinds of those that are left out.
+    left_out: BTreeSet<String>,
+    part: bool,
+    same_major: bool,
+}
+
+impl Comparable {
+    fn new(contents: &Contents, part: bool, same_major: bool) -> Comparable {
+        let whole = contents.whole();
+        let entries =
+            if part { contents.without_relations_between_rows(&whole) } else { whole.clone() };
+        let left_out = contents
+            .entries
+            .iter()
+            .filter(|entry| whole.contains(&entry.dump_id) && !entries.contains(&entry.dump_id));
+        let left_out = left_out.map(|entry| entry.kind.clone()).collect();
+        Comparable { entries, left_out, part, same_major }
+    }
+
+    /// Another major writes other definitions of the same objects, but never other values of sequences.
+    fn has(&self, kind: &str) -> bool {
+        !self.left_out.contains(kind) && (self.same_major || kind == "SEQUENCE SET")
+    }
+
+    /// Returns what the restored database must hold.
+    fn expected(
+        &self,
+        request: &Request<'_>,
+        manifest: &Manifest,
+        detail: &Detail,
+    ) -> anyhow::Result<Detail> {
+        let mut expected = match &request.sample {
+            None => detail.clone(),
+            Some(sample) => sample.part_of(manifest, detail).ok_or_else(|| {
+                let message = format!("backup {} does not say what is in its chunks", manifest.id);
+                Failure::new(Exit::Failed, message)
+                    .hint("It is from an older opsctl: test it without --sample.")
+            })?,
+        };
+        expected.objects.retain(|kind, _| self.has(kind));
+        Ok(expected)
+    }
+
+    /// Leaves of what was found what can be compared.
+    fn found(&self, expected: &Detail, mut found: Detail) -> Detail {
+        found.objects.retain(|kind, _| self.has(kind));
+        if self.part {
+            // The others are there, and empty.
+            let wanted: BTreeSet<u32> = expected.large_objects.values().map(|o| o.oid).collect();
+            found.large_objects.retain(|_, object| wanted.contains(&object.oid));
+        }
+        found
+    }
+}
+
+/// The roles that a test needed and the server did not have; dropped with this.
+struct Roles {
+    made: Vec<String>,
+    connection: Connection,
+}
+
+impl Roles {
+    fn make(source: chunk::Source<'_>, mut connection: Connection) -> anyhow::Result<Roles> {
+        let made = roles::create_missing(source, &mut connection)?;
+        Ok(Roles { made, connection })
+    }
+}
+
+impl Drop for Roles {
+    fn drop(&mut self) {
+        for role in &self.made {
+            let sql = format!("DROP ROLE {}", db::quote_identifier(role));
+            if let Err(error) = self.connection.client().batch_execute(&sql) {
+                let error = anyhow::Error::from(db::Error::query("drop a role", error));
+                tracing::warn!("role `{role}` of the test is left: {error:#}");
+            }
+        }
+    }
 }
 
 /// Makes sure that the restored database will fit where temporary files go.
-fn check_room(manifest: &Manifest) -> anyhow::Result<()> {
+fn check_room(request: &Request<'_>, manifest: &Manifest) -> anyhow::Result<()> {
     let place = std::env::temp_dir();
     let figures = rustix::fs::statvfs(&place).map_err(std::io::Error::from)?;
     let free = figures.f_bavail.saturating_mul(figures.f_frsize);
-    let needed = manifest.totals.raw_bytes.saturating_mul(ROOM).saturating_add(64 << 20);
+    let pieces = request.sample.as_ref().map_or(1, |sample| sample.pieces);
+    let rows = manifest.totals.raw_bytes / pieces;
+    let needed = rows.saturating_mul(ROOM).saturating_add(64 << 20);
     if free >= needed {
         return Ok(());
     }
@@ -146,36 +289,11 @@ fn check_room(manifest: &Manifest) -> anyhow::Result<()> {
         place.display(),
         free >> 20
     );
-    Err(Failure::new(Exit::Failed, message).hint("Set TMPDIR to a larger place.").into())
+    let hint = "Set TMPDIR to a larger place, or test a part each time (--sample).";
+    Err(Failure::new(Exit::Failed, message).hint(hint).into())
 }
 
-/// Makes roles and an empty database like those of the dump.
-fn prepare(
-    request: &Request<'_>,
-    source: chunk::Source<'_>,
-    admin: &Target,
-    contents: &Contents,
-) -> anyhow::Result<()> {
-    let mut connection = admin.connect("opsctl verify-backup", request.stop)?;
-    roles::create_missing(source, &mut connection)?;
-    let client = connection.client();
-    let create = |options: &str| format!("CREATE DATABASE {DATABASE} {options}");
-    let options = contents.database_options();
-    let options = options.split(" TABLESPACE = ").next().unwrap_or_default();
-    if let Err(error) = client.batch_execute(&create(options)) {
-        // What counts is content, and that does not depend on how texts are sorted.
-        let error = db::Error::query("create a database with the locale of the dump", error);
-        tracing::warn!("{:#}; it is restored with locale C", anyhow::Error::from(error));
-        let encoding = options.split("ENCODING = ").nth(1).and_then(|o| o.split(' ').next());
-        let encoding = encoding.unwrap_or("'UTF8'");
-        let plain = format!("TEMPLATE template0 ENCODING {encoding} LOCALE 'C'");
-        let created = client.batch_execute(&create(&plain));
-        created.map_err(|e| db::Error::query("create a database", e))?;
-    }
-    Ok(())
-}
-
-/// What the throwaway server says, in English by its locale, when this machine lacks something. A backup that is called
+/// What a throwaway server says, in English by its locale, when this machine lacks something. A backup that is called
 /// damaged for that would not count for retention any more.
 const THIS_MACHINES_FAULT: [&str; 9] = [
     "No space left on device",
@@ -189,15 +307,17 @@ const THIS_MACHINES_FAULT: [&str; 9] = [
     "deadlock detected",
 ];
 
-/// Is it the backup that made a restore fail, and not this machine or the way to the repository?
-fn is_the_backups_fault(error: &anyhow::Error) -> bool {
+/// Is it the backup that made a restore fail, and not a machine or the way to the repository?
+///
+/// What a given server refuses may be for its extensions, settings or privileges, and it says so in any language.
+fn is_the_backups_fault(error: &anyhow::Error, server: Server<'_>) -> bool {
     let said = format!("{error:#}");
-    if THIS_MACHINES_FAULT.iter().any(|text| said.contains(text)) {
-        return false;
-    }
+    let lacks = THIS_MACHINES_FAULT.iter().any(|text| said.contains(text));
+    let may_refuse = matches!(server, Server::Given(_)) || lacks;
     error.chain().any(|cause| {
-        matches!(cause.downcast_ref(), Some(child::Error::Failed { .. }))
-            || matches!(cause.downcast_ref(), Some(db::Error::Query { .. }))
+        let refused = matches!(cause.downcast_ref(), Some(child::Error::Failed { .. }))
+            || matches!(cause.downcast_ref(), Some(db::Error::Query { .. }));
+        (refused && !may_refuse)
             || matches!(cause.downcast_ref(), Some(chunk::Error::Damaged { .. }))
             || cause.downcast_ref::<Failure>().is_some_and(|f| f.exit == Exit::BadNews)
     })
@@ -271,17 +391,18 @@ fn judge(expected: &Expected, answer: Option<&str>) -> Option<String> {
 /// Has `pg_amcheck` look at heap and indexes, where it is installed; returns whether it did.
 fn check_indexes(
     request: &Request<'_>,
-    bin_dir: &std::path::Path,
+    programs: &ClientPrograms,
     target: &Target,
     findings: &Findings,
 ) -> anyhow::Result<bool> {
-    let program = bin_dir.join("pg_amcheck");
+    let program = programs.pg_amcheck();
     let mut connection = target.connect("opsctl verify-backup", request.stop)?;
-    let available = "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck'";
+    let available = "SELECT FROM pg_catalog.pg_available_extensions WHERE name = 'amcheck' \
+                     AND (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user)";
     let available = connection.client().query_opt(available, &[]);
     let available = available.map_err(|e| db::Error::query("look for amcheck", e))?.is_some();
     if !available || !program.exists() {
-        tracing::info!("pg_amcheck is not installed: indexes are not checked");
+        tracing::info!("pg_amcheck is not installed, or not allowed: indexes are not checked");
         return Ok(false);
     }
     let environment = target.child_environment()?;
@@ -289,7 +410,7 @@ fn check_indexes(
         "--install-missing".to_owned(),
         "--no-password".to_owned(),
         format!("--jobs={}", request.jobs.max(1)),
-        DATABASE.to_owned(),
+        target.database_name().to_owned(),
     ];
     let spec = Spec::new(program).args(arguments).envs(environment.variables.clone());
     match spec.output(request.stop, 1 << 20) {
@@ -312,13 +433,16 @@ mod tests {
             let (program, ending) = ("pg_restore".to_owned(), "ended with status 1".to_owned());
             anyhow::Error::from(child::Error::Failed { program, ending, stderr: stderr.to_owned() })
         };
-        assert!(is_the_backups_fault(&failed("ERROR:  function no_such() does not exist")));
+        let refused = failed("ERROR:  function no_such() does not exist");
+        assert!(is_the_backups_fault(&refused, Server::Throwaway));
+        let given = Target::resolve(None, &crate::environment::Environment::default()).unwrap();
+        assert!(!is_the_backups_fault(&refused, Server::Given(&given)));
         for lack in [
             "ERROR:  could not extend file \"base/5/16384\": No space left on device",
             "ERROR:  extension \"postgis\" is not available",
             "ERROR:  could not access file \"$libdir/x\": No such file or directory",
         ] {
-            assert!(!is_the_backups_fault(&failed(lack)), "{lack}");
+            assert!(!is_the_backups_fault(&failed(lack), Server::Throwaway), "{lack}");
         }
     }
 

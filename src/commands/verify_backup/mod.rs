@@ -2,17 +2,22 @@
 
 use std::fmt::Write as _;
 
+use crate::backup::evidence;
 use crate::backup::repository::{Folder, Found, Repository};
-use crate::backup::verify::{self, Request, Verification};
+use crate::backup::sample::Sample;
+use crate::backup::verified::Depth;
+use crate::backup::verify::{self, Request, Server, Verification};
 use crate::cli::{VerifyBackupArgs, VerifyBackupCommand, Which};
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Config, Overrides};
+use crate::db::Target;
 use crate::encryption::Identities;
 use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::text::{bytes, counted};
 
 mod report;
+mod server;
 
 pub(in crate::commands) fn run(
     context: &Context,
@@ -25,11 +30,14 @@ pub(in crate::commands) fn run(
         .load(&args.selection, Overrides { jobs: args.jobs, ..Overrides::default() })?
         .config;
     context.set_deadline(context.global.timeout);
+    let server = args.server.as_deref();
+    let server = server.map(|url| server::resolve(context, args, url)).transpose()?;
     let mut sums = Sums { text: String::new(), json: Vec::new(), exit: Exit::Done };
     for database in &config.databases {
         let name = open::database_name(context, database)?;
         for settings in &config.repositories {
-            verify_repository(context, &config, args, database, &name, settings, &mut sums)?;
+            let what = (database, name.as_str(), settings);
+            verify_repository(context, &config, args, what, server.as_ref(), &mut sums)?;
         }
     }
     let json = serde_json::json!({ "verifications": sums.json });
@@ -47,9 +55,8 @@ fn verify_repository(
     context: &Context,
     config: &Config,
     args: &VerifyBackupArgs,
-    database: &config::Database,
-    name: &str,
-    settings: &config::Repository,
+    (database, name, settings): (&config::Database, &str, &config::Repository),
+    server: Option<&Target>,
     sums: &mut Sums,
 ) -> anyhow::Result<()> {
     let repository = open::repository(context, settings)?;
@@ -68,11 +75,18 @@ fn verify_repository(
         context.progress.set_message(format!("{name} {id}"));
         context.progress.set_position(0);
         let folder = Folder::new(name, &id);
+        let restore = args.restore_test.then(|| server.map_or(Server::Throwaway, Server::Given));
+        let next_sample = |percent| -> anyhow::Result<Sample> {
+            let last = evidence::last_sample(&repository, name, restore.is_some(), &context.stop)?;
+            Ok(Sample::next(percent, last.as_ref()))
+        };
         let result = verify::verify(&Request {
             repository: &repository,
             folder: &folder,
             identities: identities.as_ref(),
-            restore: args.restore_test,
+            restore,
+            sample: args.sample.map(next_sample).transpose()?,
+            run: &context.run,
             queries: &config.queries,
             bin_dir: database.bin_dir.as_deref(),
             environment: &context.environment,
@@ -133,6 +147,9 @@ fn describe(
 ) -> anyhow::Result<()> {
     let place = repository.storage.place();
     let Verification { backup, artifacts, chunks, rows, stored_bytes, .. } = result;
+    let sample = result.sample.as_ref();
+    let piece =
+        sample.map_or(String::new(), |sample| format!(" ({sample}; {})", sample.coverage()));
     let looked_at = match (&result.restore, result.depth) {
         (Some(test), _) => format!(
             "{}; restored into PostgreSQL {} in {:.1} s, everything equal to what was dumped{}",
@@ -141,7 +158,7 @@ fn describe(
             test.seconds,
             if test.amcheck { ", indexes checked" } else { "" },
         ),
-        (None, "stored") => {
+        (None, Depth::Stored) => {
             "sizes and SHA-256 only: no identity was given to decrypt it".to_owned()
         }
         _ => format!(
@@ -153,7 +170,7 @@ fn describe(
     if result.good {
         writeln!(
             sums.text,
-            "{name}: backup {backup} in {place} is good: {}, {}, {}, {looked_at}",
+            "{name}: backup {backup} in {place} is good: {}, {}, {}, {looked_at}{piece}",
             counted(*artifacts, "artifact"),
             counted(*chunks, "chunk"),
             bytes(*stored_bytes),

@@ -4,12 +4,13 @@
 
 use std::fmt::Write as _;
 
-use crate::backup::evidence::{self, Evidence};
+use crate::backup::evidence::{self, Evidence, Record};
+use crate::backup::verified::Depth;
 use crate::cli::{VerificationReportArgs, VerifyBackupArgs};
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Overrides;
 use crate::exit::Exit;
-use crate::text::{bytes, count, duration};
+use crate::text::{bytes, count, counted, duration};
 
 const HEAD: &str = "\
 | backup | state of | rows | stored | looked at | how | result | restored in | data was old |
@@ -29,7 +30,7 @@ pub(super) fn run(
     let mut text = format!(
         "# Evidence of backups, {} to {}\n\nBy opsctl {}. `restored`: it was restored and every row, large object and \
          definition compared with what was dumped. `artifacts`: every byte and row was read and compared. `stored`: \
-         sizes and SHA-256 of what is stored.\n",
+         sizes and SHA-256 of what is stored. `piece`: of rows and large objects only this part.\n",
         day(since),
         day(context.now),
         env!("CARGO_PKG_VERSION"),
@@ -76,12 +77,13 @@ fn rows(evidence: &Evidence) -> String {
     }
     let mut lines = String::new();
     for verification in &evidence.verifications {
-        let restore = verification.restore.as_ref();
+        // How long a piece takes says nothing of how long the whole would.
+        let restore = verification.restore.as_ref().filter(|_| verification.sample.is_none());
         writeln!(
             lines,
             "{backup} {} | {} | {} | {} | {} |",
             verification.at.format("%Y-%m-%d %H:%M:%SZ"),
-            verification.depth,
+            how(verification),
             if verification.good { "good" } else { "DAMAGED" },
             restore.map_or("–".to_owned(), |r| format!("{:.1} s", r.seconds)),
             restore.map_or("–".to_owned(), |r| duration(chrono::TimeDelta::seconds(
@@ -93,17 +95,32 @@ fn rows(evidence: &Evidence) -> String {
     lines
 }
 
+/// Says how thoroughly it was looked at, and at what of it.
+fn how(verification: &Record) -> String {
+    let sample = verification.sample.as_ref().map(|sample| format!(", {sample}"));
+    format!("{}{}", verification.depth, sample.unwrap_or_default())
+}
+
 fn summary(found: &[Evidence]) -> String {
-    let good = |depth: &str| {
-        let is_it = |e: &&Evidence| e.verifications.iter().any(|v| v.good && v.depth == depth);
-        found.iter().filter(is_it).count()
+    let good = |depth: Depth| {
+        let is_it = |v: &Record| v.good && v.depth == depth && v.sample.is_none();
+        found.iter().filter(|e| e.verifications.iter().any(is_it)).count()
     };
     let never = found.iter().filter(|e| e.verifications.is_empty()).count();
     let damaged = found.iter().filter(|e| e.verifications.iter().any(|v| !v.good)).count();
-    format!(
-        "\nOf {} backups {} were restored and equal, {} were read and whole, {damaged} were found damaged, {never} were never looked at.\n",
-        found.len(),
-        good("restored"),
-        good("artifacts"),
-    )
+    let mut text = format!(
+        "\nOf {}, restored and equal: {}; read and whole: {}; found damaged: {damaged}; never looked at: {never}.\n",
+        counted(found.len() as u64, "backup"),
+        good(Depth::Restored),
+        good(Depth::Artifacts),
+    );
+    for depth in [Depth::Restored, Depth::Artifacts, Depth::Stored] {
+        let samples = found.iter().flat_map(|evidence| &evidence.verifications);
+        let samples = samples.filter(|v| v.depth == depth && v.sample.is_some());
+        let newest = samples.max_by_key(|verification| verification.at);
+        if let Some(sample) = newest.and_then(|verification| verification.sample.as_ref()) {
+            writeln!(text, "Piece by piece ({depth}): {}.", sample.coverage()).ok();
+        }
+    }
+    text
 }

@@ -122,7 +122,23 @@ impl Connection {
             source: "the answer is not a number".into(),
         })
     }
+
+    /// Returns which server this is, by whatever address it was reached.
+    pub(crate) fn identity(&mut self) -> Result<Identity, Error> {
+        // Copies of a cluster share its number, but have not started in the same microsecond.
+        const SQL: &str = "SELECT pg_catalog.format('%s %s', system_identifier, \
+            extract(epoch FROM pg_catalog.pg_postmaster_start_time())) FROM pg_catalog.pg_control_system()";
+        let row = self.client.query_one(SQL, &[]);
+        let row = row.map_err(|e| {
+            Error::query(format!("ask {} which server it is", self.target.host_label()), e)
+        })?;
+        Ok(Identity(row.get(0)))
+    }
 }
+
+/// What tells a running server from all others, its standbys and copies among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity(String);
 
 /// A server's version as it counts itself, such as 150018.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
