@@ -10,7 +10,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
 # The majors that the tests need beside the distribution's own.
-MAJORS := 17 18
+MAJORS := 16 17 18
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.

@@ -21,6 +21,7 @@ test='radosgw                 radosgw
       ceph-common             radosgw-admin
       age                     age
       awscli                  aws
+      python3-pip             pip3
       zstd                    zstd
       strace                  strace
       openssl                 openssl

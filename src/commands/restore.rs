@@ -286,6 +286,7 @@ fn apply(
     if let Some(kept) = old.as_deref()
         && args.drop_old
     {
+        tracing::info!("dropping `{kept}`");
         database::drop_database(&admin, kept, &context.stop)
             .with_context(|| format!("`{name}` is restored, and `{kept}` could not be dropped"))?;
         old = None;

@@ -1,16 +1,13 @@
 //! Things that break while a backup is taken: the server, its programs, the disk. Each of these runs must
 //! fail, say so in one line, and leave nothing; see `Patient::check`.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
-use std::os::unix::process::CommandExt as _;
-use std::path::Path;
-use std::process::Command;
+use std::os::unix::fs::PermissionsExt;
 
 use rustix::process::Signal;
 
 use crate::support::patient::{Patient, check_log, errors, folders};
 use crate::support::running::{Gate, Running, children, eventually, send, spoiled};
-use crate::support::{Cluster, Run, Sandbox, installed, stock};
+use crate::support::{Cluster, Run, Sandbox, installed};
 
 /// Makes a directory of client programs in which one is a script. `REAL` stands for the real program, and
 /// `--version` is answered by it.
@@ -128,22 +125,10 @@ fn the_server_is_stopped_at_once() {
     let gate = Gate::close(&cluster, &patient.database);
     let running = Running::start(&patient.sandbox, &["backup"]);
     gate.wait(&running);
-    let data = Path::new(&cluster.dir).join("data");
-    let owner = data.metadata().unwrap();
-    let pg_ctl = |args: &[&str]| {
-        let mut command = Command::new(cluster.bin_dir.join("pg_ctl"));
-        command
-            .arg("-D")
-            .arg(&data)
-            .args(args)
-            .current_dir("/")
-            .stdout(std::process::Stdio::null());
-        stock(command.uid(owner.uid()).gid(owner.gid()));
-    };
-    pg_ctl(&["stop", "-m", "immediate"]);
+    cluster.pg_ctl(&["stop", "-m", "immediate"]);
     let run = running.end();
     drop(gate);
-    pg_ctl(&["start", "-w", "-l", &format!("{}/log", cluster.dir)]);
+    cluster.start_again();
     patient.check(&run, 12, "lost the connection while trying to");
 }
 

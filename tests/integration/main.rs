@@ -23,6 +23,7 @@ mod locks;
 mod moving_source;
 mod restore;
 mod restore_by_stock_tools;
+mod restore_faults;
 mod restore_notes;
 mod retention;
 mod s3_faults;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::broken::Broken;
 use crate::support::every_object::{
-    EveryObject, assert_same, content, on_17, on_18, on_installed, only_backup, restore,
+    EveryObject, assert_same, content, on_16, on_17, on_18, on_installed, only_backup, restore,
 };
 use crate::support::{Cluster, Sandbox, unique};
 
@@ -35,6 +35,11 @@ fn forget(cluster: &Cluster, name: &str) {
 #[test]
 fn every_object_of_the_installed_major_is_restored() {
     restores_every_object(on_installed(), &[]);
+}
+
+#[test]
+fn every_object_of_16_is_restored() {
+    restores_every_object(on_16(), &[]);
 }
 
 #[test]

@@ -87,6 +87,7 @@ impl Unfinished {
         replace: Option<&RunId>,
         stop: &Stop,
     ) -> anyhow::Result<Option<String>> {
+        tracing::info!("giving `{name}` its name");
         let id = quote_identifier(&self.name);
         let client = self.admin.client();
         execute(client, &format!("GRANT CONNECT, TEMPORARY ON DATABASE {id} TO PUBLIC"))?;

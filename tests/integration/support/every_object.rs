@@ -20,6 +20,12 @@ pub(crate) fn on_installed() -> &'static EveryObject {
     ONE.get_or_init(|| EveryObject::make(&installed()))
 }
 
+/// Returns that of PostgreSQL 16.
+pub(crate) fn on_16() -> &'static EveryObject {
+    static ONE: OnceLock<EveryObject> = OnceLock::new();
+    ONE.get_or_init(|| EveryObject::make(&other_major(16)))
+}
+
 /// Returns that of PostgreSQL 17.
 pub(crate) fn on_17() -> &'static EveryObject {
     static ONE: OnceLock<EveryObject> = OnceLock::new();

@@ -199,6 +199,29 @@ impl Cluster {
         format!("postgresql:///{database}?host={}&port={}&user=postgres", self.dir, self.port)
     }
 
+    /// Runs `pg_ctl` on it, as the user that it runs as.
+    #[track_caller]
+    pub(crate) fn pg_ctl(&self, args: &[&str]) {
+        use std::os::unix::{fs::MetadataExt as _, process::CommandExt as _};
+        let data = Path::new(&self.dir).join("data");
+        let owner = data.metadata().unwrap();
+        let mut command = Command::new(self.bin_dir.join("pg_ctl"));
+        command.arg("-D").arg(&data).args(args).current_dir("/").stdout(Stdio::null());
+        stock(command.uid(owner.uid()).gid(owner.gid()));
+    }
+
+    /// Starts it after it was stopped or killed.
+    #[track_caller]
+    pub(crate) fn start_again(&self) {
+        self.pg_ctl(&["start", "-w", "-l", &format!("{}/log", self.dir)]);
+    }
+
+    /// Returns the number of its first process.
+    pub(crate) fn pid(&self) -> u32 {
+        let file = std::fs::read_to_string(Path::new(&self.dir).join("data/postmaster.pid"));
+        file.unwrap().lines().next().unwrap().parse().unwrap()
+    }
+
     /// Makes an empty database with a fresh name.
     pub(crate) fn database(&self) -> String {
         let name = format!("test_{}", unique());

@@ -13,6 +13,7 @@
 #
 #   PGTEST_AUTH         trust (default) or scram-sha-256, for every connection
 #   PGTEST_PASSWORD     the superuser's password (default: postgres)
+#   PGTEST_ROOM         how much room there is for databases, such as 50M: they lie on a file system of that size
 #   OPSCTL_TEST_CACHE   where finished initdb results are kept, to be copied
 set -euo pipefail
 umask 022
@@ -30,6 +31,12 @@ case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 # A socket's path has at most 107 characters.
 [ ${#dir} -le 90 ] || die "the path of $dir is too long for a socket"
 [ ! -e "$dir" ] || [ -z "$(ls -A "$dir")" ] || die "$dir is not empty"
+
+# A file system of its own, which only this process and its children see.
+if [ -n "${PGTEST_ROOM:-}" ] && [ -z "${PGTEST_INSIDE:-}" ]; then
+    if [ "$(id -u)" = 0 ]; then apart=(); else apart=(--user --map-current-user --keep-caps); fi
+    PGTEST_INSIDE=yes exec unshare "${apart[@]}" --mount bash "$0" "$bin" "$dir" "$@"
+fi
 
 if [ "$(id -u)" = 0 ]; then
     cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}
@@ -64,6 +71,7 @@ clean_up() {
         kill -KILL "$pid" 2>/dev/null || true
     fi
     [ -z "$building" ] || rm -rf "$building"
+    [ -z "${PGTEST_ROOM:-}" ] || umount -l "$dir/data/base" 2>/dev/null || true
     rm -rf "$dir" || { pause 0.2; rm -rf "$dir"; }
 }
 building=
@@ -101,6 +109,13 @@ if [ ! -d "$template" ]; then
     building=
 fi
 cp -a --reflink=auto "$template" "$dir/data"
+if [ -n "${PGTEST_ROOM:-}" ]; then
+    mv "$dir/data/base" "$dir/base"
+    mkdir -m 700 "$dir/data/base"
+    mount -t tmpfs -o "size=$PGTEST_ROOM" opsctl-test "$dir/data/base"
+    cp -a "$dir/base/." "$dir/data/base"
+    chown "$user": "$dir/data/base"
+fi
 
 cat >"$dir/data/pg_hba.conf" <<END
 local all         all              $auth
