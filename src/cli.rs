@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::backup::sample::Percent;
 use crate::clock::Moment;
-use crate::config::Compression;
+use crate::config::{Compression, Percent};
 use crate::exit::Exit;
 use crate::log::LogFormat;
 

@@ -30,7 +30,7 @@ mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use show::{Shown, show};
-pub(crate) use value::{format_duration, parse_duration};
+pub(crate) use value::{Percent, format_duration, parse_duration};
 
 /// A commented configuration file with every key, for `opsctl config example`.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");

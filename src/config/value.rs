@@ -185,6 +185,33 @@ pub(super) fn quote(text: &str) -> String {
     format!("`{short}`")
 }
 
+/// How much of a backup a sample is: more than 0, at most 100 percent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Percent(f64);
+
+impl std::str::FromStr for Percent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Percent, String> {
+        let number = text.strip_suffix('%').unwrap_or(text).parse::<f64>();
+        // Smaller pieces than these nobody would live to see the last of.
+        let valid = number.ok().filter(|number| (0.1..=100.0).contains(number));
+        valid.map(Percent).ok_or_else(|| "use a percentage from 0.1% to 100%".to_owned())
+    }
+}
+
+impl Percent {
+    /// Returns how many pieces there are, so that none is larger than this.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is from 1 to 1000"
+    )]
+    pub(crate) fn pieces(self) -> u64 {
+        (100.0 / self.0).ceil() as u64
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -252,6 +279,16 @@ mod tests {
         fn parsers_never_panic(text in any::<String>()) {
             let _ignored = (text.parse::<Compression>(), parse_duration(&text), parse_endpoint(&text));
             let _ignored = (check_name(&text), parse_recipient(&text), parse_text(&text));
+        }
+    }
+
+    #[test]
+    fn percentages_divide_into_pieces() {
+        for (text, pieces) in [("100", 1), ("50%", 2), ("34%", 3), ("0.1", 1000)] {
+            assert_eq!(text.parse::<Percent>().unwrap().pieces(), pieces);
+        }
+        for wrong in ["0", "0.05%", "101%", "-1", "x%", "NaN", ""] {
+            assert!(wrong.parse::<Percent>().is_err(), "{wrong}");
         }
     }
 }
