@@ -253,6 +253,9 @@ pub(crate) struct RestoreArgs {
     /// Leave all rows out
     #[arg(long, conflicts_with = "to_dir")]
     pub(crate) schema_only: bool,
+    /// Only rows, large objects and sequences' values, in one transaction, into empty tables that --to has already
+    #[arg(long, requires = "to", conflicts_with_all = ["schema_only", "globals", "no_owner", "no_privileges", "anonymize"])]
+    pub(crate) data_only: bool,
     /// Create the roles that are missing first, as they were on the server that was dumped
     #[arg(long, conflicts_with = "to_dir")]
     pub(crate) globals: bool,
@@ -283,10 +286,10 @@ pub(crate) struct RestoreTo {
     /// Make this database on the configured server; it must not exist yet
     #[arg(long, value_name = "NEWDB")]
     pub(crate) create: Option<String>,
-    /// Take the place of this database on the configured server
-    #[arg(long, value_name = "DATABASE")]
+    /// Take the place of this database on the configured server; without its name, you are asked for it
+    #[arg(long, value_name = "DATABASE", num_args = 0..=1, default_missing_value = "")]
     pub(crate) replace: Option<String>,
-    /// Make the database that a connection string names, on any server; it must not exist yet
+    /// Make the database that a connection string names, on any server; it must not exist yet, or be empty
     #[arg(long, value_name = "URL")]
     pub(crate) to: Option<String>,
     /// Lay out a directory as pg_dump writes it, joined and decrypted, for the stock pg_restore

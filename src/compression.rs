@@ -133,47 +133,57 @@ impl Encoder {
     }
 }
 
-/// Decodes one stored chunk and passes the bytes on, piece by piece.
+/// Up to this size a gzip chunk is decoded at once, by libdeflate, into memory that is there before it is known good.
+const AT_ONCE: u64 = 64 << 20;
+
+/// Decodes one stored chunk, of which it is known that it has `length` bytes.
 ///
-/// Returns how many there were. The chunk must be whole and nothing may follow it; more than `limit`
-/// bytes are an error, so that a damaged or hostile chunk cannot fill the memory.
-pub(crate) fn decode(
-    format: Format,
-    stored: &[u8],
-    limit: u64,
-    mut sink: impl FnMut(&[u8]),
-) -> io::Result<u64> {
-    match format {
-        Format::None => pump(stored, limit, &mut sink),
+/// The chunk must be whole and nothing may follow it. A damaged or hostile chunk takes no more memory than `length`, or
+/// [`AT_ONCE`] if that is less than what it really has.
+pub(crate) fn decode(format: Format, stored: &[u8], length: u64) -> io::Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let found = match format {
+        Format::None => pump(stored, length, &mut out)?,
         Format::Gzip => {
+            if let Some(out) = gunzip_at_once(stored, length) {
+                return Ok(out);
+            }
+            // It can be larger, and it can say what is wrong.
             let mut decoder = flate2::bufread::GzDecoder::new(stored);
-            let length = pump(&mut decoder, limit, &mut sink)?;
-            nothing_left(decoder.get_ref()).map(|()| length)
+            let found = pump(&mut decoder, length, &mut out)?;
+            nothing_left(decoder.get_ref()).map(|()| found)?
         }
         Format::Zstd => {
             let mut decoder = zstd::stream::read::Decoder::with_buffer(stored)?.single_frame();
-            let length = pump(&mut decoder, limit, &mut sink)?;
-            nothing_left(decoder.get_ref()).map(|()| length)
+            let found = pump(&mut decoder, length, &mut out)?;
+            nothing_left(decoder.get_ref()).map(|()| found)?
         }
+    };
+    if found == length {
+        return Ok(out);
     }
+    let what = format!("{found} bytes come out where the manifest says {length}");
+    Err(io::Error::other(what))
 }
 
-fn pump(mut input: impl Read, limit: u64, sink: &mut impl FnMut(&[u8])) -> io::Result<u64> {
-    let mut buffer = vec![0; 128 * 1024];
-    let mut total = 0;
-    loop {
-        let length = match input.read(&mut buffer) {
-            Ok(0) => return Ok(total),
-            Ok(length) => length,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(e),
-        };
-        total += length as u64;
-        if total > limit {
-            return Err(io::Error::other(format!("decompresses to more than {limit} bytes")));
-        }
-        sink(&buffer[..length]);
+/// Decodes a gzip member if it is as it should be: half the time of the decoder that can also do without all of it.
+fn gunzip_at_once(stored: &[u8], length: u64) -> Option<Vec<u8>> {
+    let size = usize::try_from(length).ok().filter(|_| length <= AT_ONCE)?;
+    // A member ends with its length (RFC 1952, section 2.3.1): then nothing follows it.
+    let says = u32::from_le_bytes(*stored.last_chunk()?);
+    let mut out = vec![0; size];
+    let found = libdeflater::Decompressor::new().gzip_decompress(stored, &mut out).ok()?;
+    (found == size && u64::from(says) == length).then_some(out)
+}
+
+/// Reads all of `input` into `out`; returns how much that was.
+fn pump(input: impl Read, limit: u64, out: &mut Vec<u8>) -> io::Result<u64> {
+    out.reserve_exact(usize::try_from(limit.min(AT_ONCE)).unwrap_or(0));
+    let found = input.take(limit.saturating_add(1)).read_to_end(out)? as u64;
+    if found > limit {
+        return Err(io::Error::other(format!("decompresses to more than {limit} bytes")));
     }
+    Ok(found)
 }
 
 fn nothing_left(rest: &[u8]) -> io::Result<()> {
@@ -190,16 +200,15 @@ mod tests {
 
     const CODECS: [Codec; 4] = [Codec::None, Codec::Gzip(6), Codec::Gzip(1), Codec::Zstd(3)];
 
-    fn decoded(codec: Codec, stored: &[u8], limit: u64) -> io::Result<Vec<u8>> {
-        let mut out = Vec::new();
-        decode(codec.format(), stored, limit, |bytes| out.extend_from_slice(bytes)).map(|_| out)
+    fn decoded(codec: Codec, stored: &[u8], length: u64) -> io::Result<Vec<u8>> {
+        decode(codec.format(), stored, length)
     }
 
     proptest! {
         #[test]
         fn round_trips(chunk in proptest::collection::vec(any::<u8>(), 0..5000), which in 0..4usize) {
             let stored = Encoder::new(CODECS[which]).unwrap().encode(&chunk).unwrap();
-            prop_assert_eq!(decoded(CODECS[which], &stored, 5000).unwrap(), chunk);
+            prop_assert_eq!(decoded(CODECS[which], &stored, chunk.len() as u64).unwrap(), chunk);
         }
 
         #[test]
@@ -211,7 +220,8 @@ mod tests {
             let at = at.index(stored.len());
             if cut { stored.truncate(at) } else { stored[at] ^= 1 << bit }
             // Some header bits (the operating system in gzip) mean nothing: then the content is right.
-            prop_assert!(decoded(CODECS[which], &stored, 2000).map_or(true, |out| out == chunk && !cut));
+            let length = chunk.len() as u64;
+            prop_assert!(decoded(CODECS[which], &stored, length).map_or(true, |out| out == chunk && !cut));
         }
 
         #[test]
@@ -226,6 +236,9 @@ mod tests {
             let mut stored = Encoder::new(*codec).unwrap().encode(&vec![7; 100_000]).unwrap();
             let error = decoded(*codec, &stored, 99_999).unwrap_err();
             assert_eq!(error.to_string(), "decompresses to more than 99999 bytes");
+            let error = decoded(*codec, &stored, 100_001).unwrap_err();
+            let expected = "100000 bytes come out where the manifest says 100001";
+            assert_eq!(error.to_string(), expected);
             stored.push(0);
             assert_eq!(
                 decoded(*codec, &stored, 100_000).unwrap_err().to_string(),

@@ -49,16 +49,13 @@ pub fn config(bytes: &[u8]) {
     }
 }
 
-/// A stored chunk; the first byte chooses the format.
+/// A stored chunk; the first three bytes are the format and the length that the manifest says.
 pub fn compression(bytes: &[u8]) {
-    const LIMIT: u64 = 1 << 20;
-    let Some((first, stored)) = bytes.split_first() else { return };
+    let [first, low, high, stored @ ..] = bytes else { return };
     let format = [Format::None, Format::Gzip, Format::Zstd][usize::from(first % 3)];
-    let mut seen = 0;
-    let result = compression::decode(format, stored, LIMIT, |piece| seen += piece.len() as u64);
-    assert!(seen <= LIMIT);
-    if let Ok(length) = result {
-        assert_eq!(length, seen);
+    let length = u64::from(u16::from_le_bytes([*low, *high]));
+    if let Ok(content) = compression::decode(format, stored, length) {
+        assert_eq!(content.len() as u64, length);
     }
 }
 
@@ -82,6 +79,11 @@ pub fn names(bytes: &[u8]) {
     let prefix = database_prefix(&text);
     assert!(text.is_empty() || Key::new(format!("{prefix}x")).is_some(), "{prefix}");
     drop(redact(&text));
+}
+
+/// What a restore makes of `globals.sql` and of a table of contents.
+pub fn restore(bytes: &[u8]) {
+    crate::backup::restore::fuzz(bytes);
 }
 
 /// Rows in COPY's text format; the first byte says where the stream is cut.

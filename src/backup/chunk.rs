@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::backup::manifest::{Artifact, Chunk, Kind, Manifest, Table};
+use crate::backup::manifest::{Artifact, Kind, Manifest, Table};
 use crate::backup::repository::{Folder, Repository};
 use crate::backup::rows::{END_MARKER, RowCounter, Rows};
 use crate::backup::sink::hex;
@@ -78,7 +78,7 @@ impl Source<'_> {
                 }
             },
         };
-        match decompress(artifact, described, &stored) {
+        match compression::decode(artifact.compression, &stored, described.raw_bytes) {
             Ok(raw) => Ok(Content { stored, raw: Some(raw) }),
             Err(error) => Err(damaged(format!("cannot be decompressed: {error}"))),
         }
@@ -141,19 +141,4 @@ fn offset(artifact: &Artifact, chunk: usize) -> u64 {
 fn damaged(artifact: &Artifact, chunk: usize, what: String) -> Error {
     let (number, offset) = (chunk as u64 + 1, offset(artifact, chunk));
     Error::Damaged { artifact: artifact.name.clone(), number, offset, what }
-}
-
-fn decompress(artifact: &Artifact, chunk: &Chunk, stored: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut raw = Vec::new();
-    let length = compression::decode(artifact.compression, stored, chunk.raw_bytes, |piece| {
-        if raw.capacity() == 0 {
-            raw.reserve_exact(usize::try_from(chunk.raw_bytes).unwrap_or(0).min(64 << 20));
-        }
-        raw.extend_from_slice(piece);
-    })?;
-    if length != chunk.raw_bytes {
-        let what = format!("{length} bytes come out where the manifest says {}", chunk.raw_bytes);
-        return Err(std::io::Error::other(what));
-    }
-    Ok(raw)
 }

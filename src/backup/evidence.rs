@@ -48,21 +48,39 @@ pub(crate) fn last_sample(
     restored: bool,
     stop: &Stop,
 ) -> anyhow::Result<Option<Sample>> {
+    let is_one = |v: &Verified| v.sample && (v.depth == Depth::Restored) == restored;
+    Ok(newest(repository, database, is_one, stop)?.and_then(|record| record.sample))
+}
+
+/// Returns what the newest whole restore test of a database's backups measured.
+pub(crate) fn last_restore(
+    repository: &Repository,
+    database: &str,
+    stop: &Stop,
+) -> anyhow::Result<Option<Restore>> {
+    let is_one = |v: &Verified| v.good && !v.sample && v.depth == Depth::Restored;
+    Ok(newest(repository, database, is_one, stop)?.and_then(|record| record.restore))
+}
+
+/// Returns the newest record among all backups of a database whose name tells that it is one of those.
+fn newest(
+    repository: &Repository,
+    database: &str,
+    is_one: impl Fn(&Verified) -> bool,
+    stop: &Stop,
+) -> anyhow::Result<Option<Record>> {
     let mut newest: Option<(Verified, Folder)> = None;
     for id in repository.ids(database)? {
         stop.check()?;
         let folder = Folder::new(database, &id);
-        let is_one = |v: &Verified| v.sample && (v.depth == Depth::Restored) == restored;
-        if let Some(last) = repository.verified(&folder)?.into_iter().rfind(is_one)
+        if let Some(last) = repository.verified(&folder)?.into_iter().rfind(|v| is_one(v))
             && newest.as_ref().is_none_or(|(newest, _)| newest.at < last.at)
         {
             newest = Some((last, folder));
         }
     }
-    let Some((_, folder)) = newest else { return Ok(None) };
-    let records: Vec<Record> = repository.verifications(&folder)?;
-    let is_one = |r: &Record| r.sample.is_some() && (r.depth == Depth::Restored) == restored;
-    Ok(records.into_iter().rfind(is_one).and_then(|record| record.sample))
+    let Some((name, folder)) = newest else { return Ok(None) };
+    repository.verification(&folder, name)
 }
 
 /// Returns the backups of a database begun since a moment, newest first, with their verifications.

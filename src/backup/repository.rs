@@ -206,6 +206,18 @@ impl Repository {
         Ok(records)
     }
 
+    /// Reads one verification by its name; one that cannot be read is a warning.
+    pub(crate) fn verification<T: serde::de::DeserializeOwned>(
+        &self,
+        folder: &Folder,
+        name: Verified,
+    ) -> anyhow::Result<Option<T>> {
+        let key = folder.key(&format!("{VERIFICATIONS}{name}"))?;
+        let json = self.storage.get(&key, 1 << 26)?;
+        let read = serde_json::from_slice(&json);
+        Ok(read.inspect_err(|e| tracing::warn!("`{key}` cannot be read: {e}")).ok())
+    }
+
     /// Returns what the names of a backup's verifications say, oldest first.
     pub(crate) fn verified(&self, folder: &Folder) -> anyhow::Result<Vec<Verified>> {
         let prefix = format!("{}{VERIFICATIONS}", folder.prefix);

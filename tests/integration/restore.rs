@@ -363,8 +363,9 @@ fn a_schema_is_restored_alone_and_a_schema_only_restore_has_no_rows() {
 
     let name = format!("restored_{}", unique());
     sandbox.run(&["restore", "--create", &name, "--schema-only"]).ends_with(0);
-    let facts = "SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM audit_logs), nextval('members_id_seq')";
-    assert_eq!(cluster.sql(&name, facts), "0|0|1");
+    let facts = "SELECT (SELECT count(*) FROM members), (SELECT count(*) FROM audit_logs), nextval('members_id_seq'), \
+                 (SELECT count(*) FROM pg_largeobject_metadata)";
+    assert_eq!(cluster.sql(&name, facts), "0|0|1|0");
 }
 
 #[test]
@@ -432,4 +433,100 @@ fn a_restore_whose_sessions_are_ended_leaves_the_old_database() {
     assert_eq!(scene.databases(), [""; 0]);
     sandbox.run(&["restore", "--replace", database]).ends_with(0);
     assert_eq!(scene.names(database), "5000");
+}
+
+#[test]
+fn rows_alone_go_into_empty_tables_or_none_at_all() {
+    let (cluster, database, sandbox) = related_tables();
+    let name = format!("restored_{}", unique());
+    let url = cluster.url(&name);
+    let rows_only = ["restore", "--to", &url, "--data-only"];
+    let run = sandbox.run(&rows_only).expect(1);
+    assert!(run.stderr.contains("whose tables rows could go into"), "{run:#?}");
+    sandbox.run(&["restore", "--create", &name, "--schema-only"]).ends_with(0);
+    // Order and triggers do not matter: dues refer to members, and this would double them.
+    cluster.sql(
+        &name,
+        "CREATE FUNCTION twice() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO members (name) VALUES (NEW.name); RETURN NEW; END';
+         CREATE TRIGGER twice BEFORE INSERT ON members FOR EACH ROW WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION twice()",
+    );
+    let plan = sandbox.run(&[&rows_only[..], &["--dry-run"]].concat()).expect(0);
+    assert!(plan.stdout.contains("would go into the empty tables of"), "{plan:#?}");
+    let report = sandbox.json(0, &rows_only);
+    assert_eq!(report["restored"]["rows"], 270, "{report}");
+    cluster.sql(&name, "DROP FUNCTION twice CASCADE");
+    assert_same_as(cluster, &database, &name);
+
+    let run = sandbox.run(&rows_only).expect(1);
+    assert!(run.stderr.contains("would have to be empty: "), "{run:#?}");
+    for occupied in ["public.members", "public.audit_logs_1", "pg_largeobject"] {
+        assert!(run.stderr.contains(occupied), "{occupied}: {run:#?}");
+    }
+    assert_same_as(cluster, &database, &name);
+    sandbox.run(&["restore", "--create", &name, "--data-only"]).ends_with(2);
+}
+
+#[test]
+fn rows_alone_of_a_damaged_backup_leave_the_tables_empty() {
+    let backup = Broken::new();
+    let cluster = Cluster::shared();
+    let name = format!("restored_{}", unique());
+    backup.sandbox.run(&["restore", "--create", &name, "--schema-only"]).ends_with(0);
+    let last = backup.chunks_of(&backup.table("members")) - 1;
+    assert!(last > 0, "it has one chunk");
+    let path = backup.path(&backup.table("members"));
+    let size = usize::try_from(path.metadata().unwrap().len()).unwrap();
+    crate::support::broken::flip(&path, size - 100);
+    let args = ["restore", "--to", &cluster.url(&name), "--data-only"];
+    let run = backup.sandbox.run(&args).expect(3);
+    assert!(run.stderr.contains("its SHA-256 differs"), "{run:#?}");
+    assert_eq!(cluster.sql(&name, "SELECT count(*) FROM members"), "0");
+}
+
+#[test]
+fn the_name_of_what_is_replaced_is_asked_for_on_a_terminal() {
+    let scene = Scene::new();
+    let Scene { database, sandbox, .. } = &scene;
+    let run = sandbox.run(&["restore", "--replace"]).expect(2);
+    assert!(run.stderr.contains(&format!("--replace {database}")), "{run:#?}");
+    let answer = |typed: &str| {
+        let opsctl = sandbox.command(&["restore", "--replace"]);
+        let program = opsctl.get_program().to_str().unwrap().to_owned();
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &format!("{program} restore --replace"), "/dev/null"]);
+        let set = opsctl.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        script.env_clear().envs(set).current_dir(opsctl.get_current_dir().unwrap());
+        let mut child = script
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, format!("{typed}\n").as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        drop(stdin);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (status, said) = answer("another");
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(&format!("It would take the place of `{database}`")), "{said}");
+    assert!(said.contains("`another` is not the name of the database"), "{said}");
+    assert_eq!(scene.names(database), "1");
+    let (status, said) = answer(database);
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(scene.names(database), "5000");
+}
+
+#[test]
+fn a_plan_says_how_long_it_takes_and_whether_there_is_room() {
+    let scene = Scene::new();
+    let Scene { database, sandbox, .. } = &scene;
+    let plan = sandbox.run(&["restore", "--replace", database, "--dry-run"]).expect(0);
+    assert!(plan.stdout.contains("no restore test has measured how long it takes"), "{plan:#?}");
+    sandbox.run(&["verify-backup", "--restore-test"]).ends_with(0);
+    let plan = sandbox.json(0, &["restore", "--replace", database, "--dry-run"]);
+    let seconds = plan["estimated_seconds"].as_f64().unwrap();
+    assert!(seconds > 0.0 && seconds < 60.0, "{plan}");
+    let (needed, free) = (&plan["needed_bytes"], &plan["free_bytes"]);
+    assert!(needed.as_u64().unwrap() > 64 << 20 && free.as_u64().unwrap() > 0, "{plan}");
 }

@@ -205,6 +205,20 @@ pub(crate) fn present(admin: &Target, name: &str, stop: &Stop) -> anyhow::Result
     Ok(Some(Present { bytes, sessions: sessions.iter().map(|row| row.get(0)).collect() }))
 }
 
+/// Returns how much room there is where the server keeps its data; `None` if that is not on this machine, or not told.
+pub(crate) fn free_bytes(admin: &Target, stop: &Stop) -> anyhow::Result<Option<u64>> {
+    // By TCP it may be another machine, or another file system of this one.
+    if !admin.host_label().starts_with('/') {
+        return Ok(None);
+    }
+    let sql = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'data_directory'";
+    let mut connection = admin.connect("opsctl restore", stop)?;
+    let row = connection.client().query_opt(sql, &[]);
+    let row = row.map_err(|e| db::Error::query("ask where the data is", e))?;
+    let figures = row.and_then(|row| rustix::fs::statvfs(row.get::<_, &str>(0)).ok());
+    Ok(figures.map(|figures| figures.f_bavail.saturating_mul(figures.f_frsize)))
+}
+
 /// Is there nothing in a database that a restore could meet?
 pub(crate) fn is_empty(target: &Target, stop: &Stop) -> anyhow::Result<bool> {
     const SQL: &str = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c \

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::io::Write as _;
 use std::sync::Mutex;
 
+use anyhow::Context as _;
 use indicatif::ProgressBar;
-use postgres::Client;
+use postgres::{Client, GenericClient};
 use twox_hash::xxhash3_128::Hasher;
 
 use crate::backup::chunk::{self, Source};
-use crate::backup::manifest::{Artifact, Chunk, Detail};
+use crate::backup::manifest::{Artifact, Chunk, Detail, LargeObject};
 use crate::backup::rows::{Digest, Rows};
 use crate::db::{self, Connection, Target};
 use crate::exit::{Exit, Failure};
@@ -116,12 +117,39 @@ impl Load<'_> {
         into_inner(failure).map_or(Ok(()), Err)
     }
 
+    /// Loads everything on one session, in the transaction that is open there; returns how many rows that were.
+    ///
+    /// Large objects must not be there yet.
+    pub(crate) fn load_in_transaction(&self, client: &mut Client) -> anyhow::Result<u64> {
+        let mut rows = 0;
+        for (t, table) in self.tables.iter().enumerate() {
+            let loaded = Mutex::default();
+            for &chunk in &table.chunks {
+                self.stop.check()?;
+                self.load_chunk(client, t, chunk, &loaded)?;
+            }
+            rows += into_inner(loaded).rows.count;
+        }
+        for artifact in &self.large_objects {
+            self.stop.check()?;
+            let object = self.described(artifact)?;
+            let created = client.execute("SELECT pg_catalog.lo_create($1)", &[&object.oid]);
+            let what = || format!("create large object {}", object.oid);
+            created.map_err(|e| db::Error::query(what(), e))?;
+            self.put_large_object(client, artifact, object)?;
+        }
+        Ok(rows)
+    }
+
     /// Opens a session that reads rows as pg_dump wrote them.
-    fn connect(&self, stop: &Stop) -> Result<Connection, db::Error> {
+    ///
+    /// It does not wait for its commits to be on disk: what is loaded counts when the database gets its name, and that
+    /// commit takes all before it along.
+    pub(crate) fn connect(&self, stop: &Stop) -> Result<Connection, db::Error> {
         let mut connection = self.target.connect("opsctl restore", stop)?;
         let sql = format!(
             "SET client_encoding = '{}'; SET standard_conforming_strings = on; \
-             SET statement_timeout = 0; SET lock_timeout = 0; \
+             SET statement_timeout = 0; SET lock_timeout = 0; SET synchronous_commit = off; \
              SET idle_in_transaction_session_timeout = 0; SET check_function_bodies = off; \
              SET xmloption = content; SET row_security = off; SET default_transaction_read_only = off; \
              SET DateStyle = ISO; SET IntervalStyle = postgres; SET TimeZone = 'UTC'; \
@@ -175,11 +203,29 @@ impl Load<'_> {
 
     /// Writes a large object that exists, empty.
     fn load_large_object(&self, client: &mut Client, artifact: &Artifact) -> anyhow::Result<()> {
-        let Some(object) = self.detail.large_objects.get(&artifact.name) else {
-            anyhow::bail!("the manifest does not say which large object `{}` is", artifact.name);
-        };
+        let object = self.described(artifact)?;
         let what = || format!("load large object {}", object.oid);
         let mut transaction = client.transaction().map_err(|e| db::Error::query(what(), e))?;
+        self.put_large_object(&mut transaction, artifact, object)?;
+        transaction.commit().map_err(|e| db::Error::query(what(), e))?;
+        Ok(())
+    }
+
+    fn described(&self, artifact: &Artifact) -> anyhow::Result<&LargeObject> {
+        let object = self.detail.large_objects.get(&artifact.name);
+        object.with_context(|| {
+            format!("the manifest does not say which large object `{}` is", artifact.name)
+        })
+    }
+
+    /// Writes the content of a large object in the transaction that is open.
+    fn put_large_object(
+        &self,
+        transaction: &mut impl GenericClient,
+        artifact: &Artifact,
+        object: &LargeObject,
+    ) -> anyhow::Result<()> {
+        let what = || format!("load large object {}", object.oid);
         let mut hasher = Hasher::new();
         let mut at: i64 = 0;
         for c in 0..artifact.chunks.len() {
@@ -196,7 +242,6 @@ impl Load<'_> {
         if Digest::of_bytes(&hasher) != object.digest {
             return Err(differs(&format!("large object {}", object.oid)));
         }
-        transaction.commit().map_err(|e| db::Error::query(what(), e))?;
         Ok(())
     }
 

@@ -26,13 +26,35 @@ pub(crate) mod database;
 pub(crate) mod directory;
 mod load;
 pub(crate) mod roles;
+mod rows_only;
 mod sections;
 mod selection;
 mod sql;
 
 use load::{Load, TableLoad};
+pub(crate) use rows_only::restore_rows;
 use sections::{Section, Sections};
 pub(crate) use selection::{Contents, Selection};
+
+/// Reads a script of statements and a table of contents, whatever they are, and chooses from it.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for statement in sql::statements(&text) {
+        drop(sql::identifier(&statement));
+        drop(sql::rename_database(&statement, "a", "b"));
+    }
+    if let Ok(contents) = Contents::read(bytes.to_vec()) {
+        let whole = contents.choose(&Selection::default()).unwrap_or_default();
+        assert!(contents.without_relations_between_rows(&whole).is_subset(&whole));
+        drop((
+            contents.database_options(),
+            contents.database_statements("x", database::Like::default()),
+        ));
+        let all = contents.entries.iter().map(|e| String::from_utf8_lossy(&e.tag).into_owned());
+        drop(contents.choose(&Selection { tables: all.collect(), ..Selection::default() }));
+    }
+}
 
 /// What to restore, and where to.
 pub(crate) struct Request<'a> {
@@ -62,8 +84,14 @@ pub(crate) struct Restored {
     pub(crate) tables: u64,
     pub(crate) rows: u64,
     pub(crate) large_objects: u64,
-    /// By which version.
-    pub(crate) pg_restore: String,
+    /// By which version, if there was more than rows.
+    pub(crate) pg_restore: Option<String>,
+}
+
+/// Returns how many bytes of disk a database takes at most, usually, whose rows have so many bytes as COPY text: twice
+/// as many, for indexes and the like, and what an empty one takes.
+pub(crate) fn room(raw_bytes: u64) -> u64 {
+    raw_bytes.saturating_mul(2).saturating_add(64 << 20)
 }
 
 /// Reads a backup's table of contents.
@@ -107,23 +135,29 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
         (child_environment, request.target.database_name()),
         request.options.clone(),
     )?;
-    tracing::info!("restoring the schema");
+    step(request, "restoring the schema");
     sections.restore(Section::PreData, &all, request.jobs, request.stop)?;
     sections.restore(Section::Data, &all, request.jobs, request.stop)?;
-    tracing::info!("loading rows");
+    step(request, "loading rows");
     load.run()?;
-    tracing::info!("building indexes and constraints");
+    step(request, "building indexes and constraints");
     for (entries, jobs) in [(&alone, 1), (&indexes, request.jobs), (&rest, rest_jobs)] {
         sections.restore(Section::PostData, entries, jobs, request.stop)?;
     }
-    tracing::info!("gathering statistics");
+    step(request, "gathering statistics");
     analyze(request)?;
     Ok(Restored {
         tables: load.tables.len() as u64,
         rows: chunks().map(|chunk| chunk.rows).sum(),
         large_objects: load.large_objects.len() as u64,
-        pg_restore: program.version(),
+        pg_restore: Some(program.version()),
     })
+}
+
+/// Says what comes next, in the log and beside the progress bar.
+fn step(request: &Request<'_>, what: &'static str) {
+    tracing::info!("{what}");
+    request.progress.set_message(what);
 }
 
 /// Is it one of those that take long, and lock nothing but their table?

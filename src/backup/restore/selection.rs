@@ -9,6 +9,7 @@ use crate::backup::toc::{self, Entry};
 use crate::db::quote_identifier;
 
 /// The whole table of contents, read.
+#[derive(Debug)]
 pub(crate) struct Contents {
     /// As it was read.
     pub(crate) toc: Vec<u8>,
@@ -46,8 +47,7 @@ impl Contents {
             self.with_what_it_takes(self.with_partitions(self.named(selection)?))
         };
         for entry in &self.entries {
-            let rows = entry.has_data || entry.kind == "SEQUENCE SET";
-            if is_about_the_database(entry) || (selection.schema_only && rows) {
+            if is_about_the_database(entry) || (selection.schema_only && is_data(entry)) {
                 chosen.remove(&entry.dump_id);
             }
         }
@@ -136,13 +136,10 @@ impl Contents {
             self.entries.iter().map(|e| (e.dump_id, e)).collect();
         let add_belongings = |chosen: &mut BTreeSet<i32>, kinds: &[&str]| {
             for entry in self.entries.iter().filter(|e| kinds.contains(&e.kind.as_str())) {
-                let mut needs = entry.dependencies.iter().filter(|d| by_number.contains_key(d));
-                let belongs = if PAIRS.contains(&entry.kind.as_str()) {
-                    needs.all(|d| chosen.contains(d))
-                } else {
-                    needs.any(|d| chosen.contains(d))
-                };
-                if belongs {
+                let needs = entry.dependencies.iter().filter(|d| by_number.contains_key(d));
+                let missing = needs.clone().filter(|d| !chosen.contains(d)).count();
+                let all = PAIRS.contains(&entry.kind.as_str()) || entry.kind == "SEQUENCE SET";
+                if missing < needs.count() && (missing == 0 || !all) {
                     chosen.insert(entry.dump_id);
                 }
             }
@@ -167,12 +164,11 @@ impl Contents {
 const RELATIONS: [&str; 5] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "SEQUENCE", "FOREIGN TABLE"];
 
 /// The kinds of entries that belong to what they depend on.
-const BELONGINGS: [&str; 16] = [
+const BELONGINGS: [&str; 15] = [
     "TABLE DATA",
     "MATERIALIZED VIEW DATA",
     "SEQUENCE",
     "SEQUENCE OWNED BY",
-    "SEQUENCE SET",
     "DEFAULT",
     "CONSTRAINT",
     "CHECK CONSTRAINT",
@@ -185,6 +181,15 @@ const BELONGINGS: [&str; 16] = [
     "ACL",
     "COMMENT",
 ];
+
+/// Is it no part of a schema: rows, a sequence's value, a large object or what is said about one? pg_restore decides
+/// likewise (`_tocEntryRequired`).
+fn is_data(entry: &Entry) -> bool {
+    entry.has_data
+        || matches!(entry.kind.as_str(), "SEQUENCE SET" | "BLOB" | "BLOB METADATA")
+        || (matches!(entry.kind.as_str(), "ACL" | "COMMENT" | "SECURITY LABEL")
+            && entry.tag.starts_with(b"LARGE OBJECT"))
+}
 
 /// The kinds of entries that are about two relations, and make sense only with both.
 const PAIRS: [&str; 3] = ["FK CONSTRAINT", "TABLE ATTACH", "INDEX ATTACH"];
@@ -245,5 +250,110 @@ impl Contents {
             }
         }
         statements
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const KINDS: [&str; 12] = [
+        "SCHEMA",
+        "TYPE",
+        "FUNCTION",
+        "TABLE",
+        "TABLE",
+        "SEQUENCE",
+        "VIEW",
+        "INDEX",
+        "FK CONSTRAINT",
+        "TABLE DATA",
+        "SEQUENCE SET",
+        "COMMENT",
+    ];
+
+    /// Makes tables of contents in which entries need others that stand before them, as pg_dump sorts them.
+    fn contents() -> impl Strategy<Value = Contents> {
+        let entry = (0..KINDS.len(), proptest::collection::vec(any::<prop::sample::Index>(), 0..3));
+        proptest::collection::vec(entry, 1..40).prop_map(|entries| {
+            let entries = entries.into_iter().enumerate().map(|(n, (kind, needs))| {
+                let mut entry = Entry::default();
+                entry.dump_id = i32::try_from(n).unwrap() + 1;
+                entry.kind = KINDS[kind].to_owned();
+                entry.namespace = b"public".to_vec();
+                entry.tag = format!("o{}", n + 1).into_bytes();
+                entry.has_data = entry.kind == "TABLE DATA";
+                let needs = needs.iter().filter(|_| n > 0);
+                entry.dependencies =
+                    needs.map(|needed| i32::try_from(needed.index(n)).unwrap() + 1).collect();
+                entry
+            });
+            Contents { toc: Vec::new(), entries: entries.collect(), encoding: "UTF8".to_owned() }
+        })
+    }
+
+    fn tables(contents: &Contents) -> Vec<String> {
+        let tables = contents.entries.iter().filter(|entry| entry.kind == "TABLE");
+        tables.map(|entry| format!("public.{}", lossy(&entry.tag))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_chosen_has_all_that_it_needs(
+            contents in contents(), which in any::<prop::sample::Index>(), schema_only: bool,
+        ) {
+            let tables = tables(&contents);
+            prop_assume!(!tables.is_empty());
+            let selection = Selection {
+                tables: vec![tables[which.index(tables.len())].clone()],
+                schema_only,
+                ..Selection::default()
+            };
+            let chosen = contents.choose(&selection).unwrap();
+            let kind = |number: &i32| &contents.entries[usize::try_from(*number).unwrap() - 1];
+            for number in &chosen {
+                let entry = kind(number);
+                prop_assert!(!schema_only || !is_data(entry));
+                for needed in &entry.dependencies {
+                    let data = schema_only && is_data(kind(needed));
+                    prop_assert!(data || chosen.contains(needed), "{number} needs {needed}: {chosen:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn naming_more_tables_never_chooses_less(contents in contents()) {
+            let tables = tables(&contents);
+            let choose = |tables: &[String]| {
+                contents.choose(&Selection { tables: tables.to_vec(), ..Selection::default() }).unwrap()
+            };
+            let mut before = BTreeSet::new();
+            for n in 1..=tables.len() {
+                let chosen = choose(&tables[..n]);
+                prop_assert!(before.is_subset(&chosen), "{before:?} {chosen:?}");
+                before = chosen;
+            }
+            prop_assert!(before.is_subset(&contents.whole()));
+            let without = contents.without_relations_between_rows(&contents.whole());
+            let left_out: BTreeSet<_> = contents.whole().difference(&without).copied().collect();
+            for entry in contents.entries.iter().filter(|e| left_out.contains(&e.dump_id)) {
+                prop_assert!(["FK CONSTRAINT", "COMMENT"].contains(&entry.kind.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_means_nothing_is_said() {
+        let contents =
+            Contents { toc: Vec::new(), entries: Vec::new(), encoding: "UTF8".to_owned() };
+        let one = |tables: &[&str], schemas: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let selection =
+                Selection { tables: names(tables), schemas: names(schemas), schema_only: false };
+            contents.choose(&selection).unwrap_err()
+        };
+        assert_eq!(one(&["public.x"], &[]), "there is no table `public.x` in the backup");
+        assert_eq!(one(&[], &["x"]), "there is no schema `x` in the backup");
     }
 }

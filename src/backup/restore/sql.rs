@@ -86,6 +86,43 @@ fn literal_length(text: &str, quote: char, backslashes: bool) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::quote_identifier;
+    use proptest::prelude::*;
+
+    /// Pieces of which pg_dump's statements are made, in which nothing ends a statement.
+    fn piece() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[a-zA-Z_ü(),.= \n]{1,8}",
+            "[^'\\\\]{0,8}".prop_map(|text| format!("'{}'", text.replace('\'', "''"))),
+            "[^\0]{0,8}".prop_map(|name| quote_identifier(&name)),
+            "[^'\\\\]{0,4}".prop_map(|text| format!(" E'\\\\{text}\\''")),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_script_falls_apart_into_the_statements_it_was_made_of(
+            statements in proptest::collection::vec(
+                proptest::collection::vec(piece(), 1..6).prop_map(|pieces| format!("ALTER {}x", pieces.concat())), 0..6,
+            ),
+        ) {
+            let script: String = statements.iter().map(|s| format!("{s};\n-- a; comment\n\n")).collect();
+            prop_assert_eq!(super::statements(&script), statements);
+        }
+
+        #[test]
+        fn a_quoted_name_is_read_as_it_was(name in "[^\0]{1,12}", rest in "( [^\"]{0,8})?") {
+            let text = quote_identifier(&name) + &rest;
+            prop_assert_eq!(identifier(&text), Some((name, rest.as_str())));
+        }
+
+        #[test]
+        fn renaming_changes_names_and_not_literals(old in "[^\0]{1,6}", literal in "[^'\\\\]{0,6}") {
+            let (old, literal) = (quote_identifier(&old), literal.replace('\'', "''"));
+            let sql = |name: &str| format!("ALTER DATABASE {name} SET a TO 'DATABASE {}{literal}';", "old");
+            prop_assert_eq!(rename_database(&sql(&old), &old, "\"new\""), sql("\"new\""));
+        }
+    }
 
     #[test]
     fn statements_end_at_semicolons_outside_of_literals() {

@@ -24,9 +24,6 @@ use crate::db::throwaway::ThrowawayServer;
 use crate::db::{self, Connection, Target, programs};
 use crate::exit::{Exit, Failure};
 
-/// How many bytes of disk a restored database takes for a byte of COPY text, with its indexes, at most usually.
-const ROOM: u64 = 2;
-
 /// Where a backup is restored to be tested.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Server<'a> {
@@ -279,7 +276,7 @@ fn check_room(request: &Request<'_>, manifest: &Manifest) -> anyhow::Result<()> 
     let free = figures.f_bavail.saturating_mul(figures.f_frsize);
     let pieces = request.sample.as_ref().map_or(1, |sample| sample.pieces);
     let rows = manifest.totals.raw_bytes / pieces;
-    let needed = rows.saturating_mul(ROOM).saturating_add(64 << 20);
+    let needed = restore::room(rows);
     if free >= needed {
         return Ok(());
     }

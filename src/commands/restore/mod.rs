@@ -1,4 +1,6 @@
 //! `opsctl restore`: a backup becomes a database again, or a directory for the stock pg_restore.
+//!
+//! `plan.rs` finds out what would be made and replaced, and asks if it must.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -10,7 +12,7 @@ use anyhow::Context as _;
 use crate::backup::chunk::Source;
 use crate::backup::manifest::{Contents as Known, Detail, Manifest};
 use crate::backup::repository::{Folder, Found, Repository, database_prefix};
-use crate::backup::restore::database::{self, Like, Present, Unfinished};
+use crate::backup::restore::database::{self, Like, Unfinished};
 use crate::backup::restore::{self, Contents, Request, Restored, Selection, roles};
 use crate::backup::verify;
 use crate::cli::RestoreArgs;
@@ -21,8 +23,11 @@ use crate::encryption::Identities;
 use crate::exit::{Exit, Failure};
 use crate::id::RunId;
 use crate::lock::FileLock;
-use crate::secret::Secret;
 use crate::text::{bytes, counted};
+
+mod plan;
+
+use plan::Plan;
 
 pub(super) fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Report> {
     let overrides = Overrides { jobs: args.jobs, ..Overrides::default() };
@@ -54,11 +59,17 @@ pub(super) fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Repor
     if let Some(dir) = &args.to.to_dir {
         return lay_out(context, backup, dir, args.dry_run);
     }
-    let plan = plan(context, args, &configured)?;
+    let plan = plan::make(context, args, &configured)?;
     if args.dry_run {
-        return Ok(describe(context, backup, &plan));
+        return plan::describe(context, backup, &name, &plan);
+    }
+    if plan.must_ask {
+        plan::ask(&plan, &plan::describe(context, backup, &name, &plan)?.text)?;
     }
     let bin_dir = database.bin_dir.as_deref();
+    if plan.rows_only {
+        return apply_rows(context, &config, backup, &plan, bin_dir);
+    }
     apply(context, &config, args, backup, plan, bin_dir)
 }
 
@@ -141,104 +152,6 @@ fn unseal(manifest: &Manifest, identities: Option<&Identities>) -> anyhow::Resul
     }
 }
 
-/// What will be made, and what is there now.
-struct Plan {
-    /// The server, by a database that is always there.
-    admin: Target,
-    name: String,
-    present: Option<Present>,
-    replace: bool,
-}
-
-fn plan(context: &Context, args: &RestoreArgs, configured: &Target) -> anyhow::Result<Plan> {
-    let to = &args.to;
-    let (server, name) = match (&to.create, &to.replace, &to.to) {
-        (Some(name), _, _) | (_, Some(name), _) => (configured.clone(), name.clone()),
-        (_, _, Some(url)) => {
-            let target = Target::resolve(Some(&Secret::new(url)), &context.environment)?;
-            (target.clone(), target.database_name().to_owned())
-        }
-        // The command line asks for one of them.
-        _ => (configured.clone(), String::new()),
-    };
-    let admin = server.with_database("postgres");
-    let present = database::present(&admin, &name, &context.stop)?;
-    let replace = to.replace.is_some();
-    let refuse =
-        |message: String, hint: &str| Err(Failure::new(Exit::Failed, message).hint(hint).into());
-    if ["postgres", "template0", "template1"].contains(&name.as_str()) || name.is_empty() {
-        return refuse(
-            format!("`{name}` belongs to the server"),
-            "Restore into a database with a name of its own.",
-        );
-    }
-    match (&present, replace) {
-        (None, true) => refuse(
-            format!("there is no database `{name}` to replace at {}", admin.host_label()),
-            "Check the name, or use --create.",
-        ),
-        (Some(_), false) if !database::is_empty(&admin.with_database(&name), &context.stop)? => {
-            refuse(
-                format!("database `{name}` is there, and not empty"),
-                "Restore under another name, or take its place with --replace.",
-            )
-        }
-        _ => Ok(Plan { admin, name, present, replace }),
-    }
-}
-
-/// Says what a restore would do.
-fn describe(context: &Context, backup: Chosen<'_>, plan: &Plan) -> Report {
-    let manifest = backup.source.manifest;
-    let totals = manifest.totals;
-    let age = context.now.signed_duration_since(manifest.snapshot_at);
-    let mut text = format!(
-        "Would restore backup {} of `{}` from {}:\n  the state of {}, {} ago\n  {}, {}, {}; {} to read, {} of rows to load\n  by a pg_restore of PostgreSQL {} or later\n",
-        manifest.id,
-        manifest.database,
-        backup.source.repository.storage.place(),
-        manifest.snapshot_at.format("%Y-%m-%d %H:%M:%S UTC"),
-        crate::text::duration(age),
-        counted(totals.tables, "table"),
-        counted(totals.rows, "row"),
-        counted(totals.large_objects, "large object"),
-        bytes(totals.stored_bytes),
-        bytes(totals.raw_bytes),
-        manifest.server.major,
-    );
-    let place = plan.admin.host_label();
-    match (&plan.present, plan.replace) {
-        (Some(present), true) => {
-            writeln!(
-                text,
-                "It would take the place of `{}` at {place} ({}), which would be kept under another name.",
-                plan.name,
-                bytes(present.bytes)
-            )
-            .ok();
-            let n = present.sessions.len() as u64;
-            writeln!(
-                text,
-                "{} would be ended{}",
-                counted(n, "session"),
-                if n > 0 { ":" } else { "." }
-            )
-            .ok();
-            for session in &present.sessions {
-                writeln!(text, "  {session}").ok();
-            }
-        }
-        _ => {
-            writeln!(text, "It would become the new database `{}` at {place}.", plan.name).ok();
-        }
-    }
-    let json = serde_json::json!({
-        "dry_run": true, "backup": manifest.id, "snapshot_at": manifest.snapshot_at, "age_seconds": age.num_seconds(),
-        "totals": totals, "server": place, "name": plan.name, "replace": plan.replace, "present": plan.present,
-    });
-    Report { exit: Exit::Done, text, json, silence: Silence::Refused }
-}
-
 /// Restores, under a name of its own until it is whole.
 fn apply(
     context: &Context,
@@ -248,10 +161,8 @@ fn apply(
     plan: Plan,
     bin_dir: Option<&Path>,
 ) -> anyhow::Result<Report> {
-    let Plan { admin, name, present, replace } = plan;
-    let lock = format!("restore-{}", database_prefix(&name).trim_end_matches('/'));
-    let holder = format!("run {} of process {}", context.run, std::process::id());
-    let _lock = FileLock::acquire(&config.state_dir, &lock, &holder)?;
+    let Plan { admin, name, present, replace, .. } = plan;
+    let _lock = lock(context, config, &name)?;
     // Read first: a file that is not there is no reason to have restored for an hour.
     let anonymize = args.anonymize.as_deref().map(read_sql).transpose()?;
     let began = Instant::now();
@@ -272,7 +183,8 @@ fn apply(
     if args.no_privileges {
         options.push("--no-privileges".to_owned());
     }
-    let restored = load(context, config, backup, &unfinished.target(), options, bin_dir)?;
+    let target = unfinished.target();
+    let restored = restore::restore(&request(context, config, backup, &target, options, bin_dir))?;
     if let Some(sql) = anonymize {
         tracing::info!("anonymizing");
         let mut connection = unfinished.target().connect("opsctl restore", &context.stop)?;
@@ -301,15 +213,39 @@ fn read_sql(path: &Path) -> anyhow::Result<String> {
     })
 }
 
-fn load(
+/// Restores rows alone, into the tables that are there.
+fn apply_rows(
     context: &Context,
     config: &Config,
     backup: Chosen<'_>,
-    target: &Target,
-    options: Vec<String>,
+    plan: &Plan,
     bin_dir: Option<&Path>,
-) -> anyhow::Result<Restored> {
-    restore::restore(&Request {
+) -> anyhow::Result<Report> {
+    let _lock = lock(context, config, &plan.name)?;
+    let began = Instant::now();
+    let target = plan.admin.with_database(&plan.name);
+    let request = request(context, config, backup, &target, Vec::new(), bin_dir);
+    let restored = restore::restore_rows(&request)?;
+    let seconds = began.elapsed().as_secs_f64();
+    Ok(report(context, backup, &plan.admin, &plan.name, &restored, None, seconds))
+}
+
+/// Keeps other restores of this machine away from a database.
+fn lock(context: &Context, config: &Config, name: &str) -> anyhow::Result<FileLock> {
+    let lock = format!("restore-{}", database_prefix(name).trim_end_matches('/'));
+    let holder = format!("run {} of process {}", context.run, std::process::id());
+    Ok(FileLock::acquire(&config.state_dir, &lock, &holder)?)
+}
+
+fn request<'a>(
+    context: &'a Context,
+    config: &Config,
+    backup: Chosen<'a>,
+    target: &'a Target,
+    options: Vec<String>,
+    bin_dir: Option<&'a Path>,
+) -> Request<'a> {
+    Request {
         source: backup.source,
         detail: backup.detail,
         contents: backup.contents,
@@ -322,7 +258,7 @@ fn load(
         jobs: default_jobs(config.backup.jobs),
         progress: &context.progress,
         stop: &context.stop,
-    })
+    }
 }
 
 fn report(
