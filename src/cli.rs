@@ -254,7 +254,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, conflicts_with = "to_dir")]
     pub(crate) schema_only: bool,
     /// Only rows, large objects and sequences' values, in one transaction, into empty tables that --to has already
-    #[arg(long, requires = "to", conflicts_with_all = ["schema_only", "globals", "no_owner", "no_privileges", "anonymize"])]
+    #[arg(long, conflicts_with_all = ["create", "replace", "to_dir", "schema_only", "globals", "no_owner", "no_privileges", "anonymize"])]
     pub(crate) data_only: bool,
     /// Create the roles that are missing first, as they were on the server that was dumped
     #[arg(long, conflicts_with = "to_dir")]
@@ -272,7 +272,7 @@ pub(crate) struct RestoreArgs {
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(crate) jobs: Option<u32>,
     /// Drop the replaced database at the end, instead of keeping it under its new name
-    #[arg(long, requires = "replace")]
+    #[arg(long, conflicts_with_all = ["create", "to", "to_dir"])]
     pub(crate) drop_old: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]

@@ -182,6 +182,7 @@ fn nothing_is_overwritten_unless_it_is_named() {
     let run = sandbox.run(&["restore", "--create", "template1"]).expect(1);
     assert!(run.stderr.contains("belongs to the server"), "{run:#?}");
     sandbox.run(&["restore"]).ends_with(2);
+    sandbox.run(&["restore", "--create", "fresh", "--drop-old"]).ends_with(2);
     assert_eq!(scene.names(database), "1");
     assert_eq!(scene.databases(), [""; 0]);
 }
@@ -458,7 +459,7 @@ fn rows_alone_go_into_empty_tables_or_none_at_all() {
     assert_same_as(cluster, &database, &name);
 
     let run = sandbox.run(&rows_only).expect(1);
-    assert!(run.stderr.contains("would have to be empty: "), "{run:#?}");
+    assert!(run.stderr.contains("these would have to be empty: "), "{run:#?}");
     for occupied in ["public.members", "public.audit_logs_1", "pg_largeobject"] {
         assert!(run.stderr.contains(occupied), "{occupied}: {run:#?}");
     }

@@ -11,7 +11,6 @@ use super::{Request, Restored, analyze, plan_load, step};
 use crate::backup::toc::Entry;
 use crate::db::{self, quote_identifier};
 use crate::exit::{Exit, Failure};
-use crate::text::counted;
 
 /// Restores the rows that are chosen. After an error the database is as it was.
 pub(crate) fn restore_rows(request: &Request<'_>) -> anyhow::Result<Restored> {
@@ -31,8 +30,7 @@ pub(crate) fn restore_rows(request: &Request<'_>) -> anyhow::Result<Restored> {
     }
     let occupied = occupied(&load, client)?;
     if !occupied.is_empty() {
-        let n = counted(occupied.len() as u64, "table");
-        let message = format!("{n} would have to be empty: {}", occupied.join(", "));
+        let message = format!("these would have to be empty: {}", occupied.join(", "));
         let hint =
             "Nothing was changed. Empty them (TRUNCATE), or restore beside them with --create.";
         return Err(Failure::new(Exit::Failed, message).hint(hint).into());
