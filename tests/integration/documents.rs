@@ -177,7 +177,9 @@ fn the_verification_is_stored_where_the_document_says() {
     let names: Vec<_> =
         names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(names.len(), 1);
-    assert_eq!(names[0].len(), "YYYYMMDDTHHMMSS.ffffffZ.json".len(), "{names:?}");
+    let (time, result) = names[0].split_once('-').unwrap();
+    assert_eq!(time.len(), "YYYYMMDDTHHMMSS.ffffffZ".len(), "{names:?}");
+    assert_eq!(result, "artifacts-good.json");
     let sums = std::fs::read_to_string(folder.join("SHA256SUMS")).unwrap();
     assert!(sums.lines().last().unwrap().ends_with("  manifest.json"));
     assert!(!folder.join("lease.json").exists());
