@@ -30,7 +30,7 @@ pub(crate) struct Global {
     /// Configuration file [default: ./opsctl.toml, /etc/opsctl/opsctl.toml, or none]
     #[arg(long, global = true, value_name = "FILE", env = "OPSCTL_CONFIG")]
     pub(crate) config: Option<PathBuf>,
-    /// Where locks are kept
+    /// Where locks and the history are kept
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
     /// Print the report as one JSON document
@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     VerifyBackup(VerifyBackupArgs),
     Restore(RestoreArgs),
+    History(HistoryArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
@@ -77,9 +78,26 @@ impl Command {
             }
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
+            Command::History(_) => "history",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }
+    }
+}
+
+impl Command {
+    /// Does it only say what it would do?
+    pub(crate) fn is_dry_run(&self) -> bool {
+        match self {
+            Command::Backup(args) => args.dry_run,
+            Command::Restore(args) => args.dry_run,
+            _ => false,
+        }
+    }
+
+    /// Is it about opsctl itself? Such runs are not worth remembering.
+    pub(crate) fn is_about_opsctl(&self) -> bool {
+        matches!(self, Command::History(_) | Command::Config(_) | Command::Demo(_))
     }
 }
 
@@ -295,6 +313,24 @@ pub(crate) struct RestoreTo {
     /// Lay out a directory as pg_dump writes it, joined and decrypted, for the stock pg_restore
     #[arg(long, value_name = "DIR")]
     pub(crate) to_dir: Option<PathBuf>,
+}
+
+/// Show what ran, and how it ended
+///
+/// Every run of every command is noted in the state directory when it begins and when it ends, with what became of each
+/// database. One that never said how it ended was killed. Runs are remembered for 400 days.
+#[derive(Args, Debug)]
+#[command(after_help = LIST_EXITS)]
+pub(crate) struct HistoryArgs {
+    /// Only this command, such as backup or "backup prune"
+    #[arg(long, value_name = "NAME")]
+    pub(crate) command: Option<String>,
+    /// Only runs that had to do with this database
+    #[arg(long, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+    /// Runs begun within this time
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_duration)]
+    pub(crate) since: Duration,
 }
 
 /// Look at the configuration

@@ -50,6 +50,7 @@
 //!   manifest toc objects rows plan retention shrink notes
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration file, no command
+//! history/                 every run, what became of each database, and the runs that never ended
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! compression encryption lock log id stop sync exit environment secret clock text
 //! ```
@@ -61,7 +62,7 @@
 //! # A run
 //!
 //! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
-//! its part of the report → report on stdout → exit status. stdout carries the report and nothing else
+//! its part of the report → report on stdout → history → exit status. stdout carries the report and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
 //! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
 //! has the table of statuses, `failure` decides which error has which.
@@ -144,6 +145,7 @@ mod exit;
 mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod history;
 mod id;
 mod lock;
 mod log;

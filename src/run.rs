@@ -16,6 +16,7 @@ use crate::commands::{self, Context, Report, Silence};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure;
+use crate::history::History;
 use crate::id::RunId;
 use crate::log;
 use crate::stop::{self, Reason, Stop};
@@ -37,6 +38,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn run(cli: Cli, environment: Environment) -> Exit {
     let now = cli.global.now.unwrap_or_else(crate::clock::now);
+    let began = std::time::Instant::now();
     let id = RunId::new(now, fastrand::u32(..));
     let bar = progress_bar(&cli);
     log::begin(cli.global.log_format, level(&cli), &id, &bar);
@@ -53,14 +55,20 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         abort,
         progress: bar.clone(),
         global: cli.global,
+        history: History::default(),
+        begun: (!cli.command.is_about_opsctl()).then(|| (name, cli.command.is_dry_run())),
     };
     let result = commands::dispatch(&context, cli.command);
     bar.finish_and_clear();
+    let error = result.as_ref().err().map(failure::one_line);
     let (exit, output) = match result {
         Ok(report) => (report.exit, output(&report, &context, name, json, quiet)),
         Err(error) => fail(&error, &context, name, json),
     };
     let exit = stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop);
+    // Of the same clock as the beginning, which may be a stated one.
+    let ended_at = now + began.elapsed();
+    context.history.end(ended_at, exit, error.as_deref());
     match std::io::stdout().write_all(output.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             tracing::error!("the report could not be written: {error}");

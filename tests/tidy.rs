@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
+    ("history", &["clock", "exit", "id", "sync"]),
     ("db", &["child", "environment", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
@@ -75,12 +76,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "environment",
             "exit",
             "failure",
+            "history",
             "lock",
             "storage",
             "text",
         ],
     ),
-    ("run", &[BELOW, "cli", "commands", "environment", "exit", "failure", "log"]),
+    ("run", &[BELOW, "cli", "commands", "environment", "exit", "failure", "history", "log"]),
     ("lib", &[]),
     ("main", &[]),
 ];
@@ -99,6 +101,8 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("config", "cron", "people ask for it"),
     ("demo", "runbook", "nobody depends on it"),
     ("demo", "cron", "people ask for it"),
+    ("history", "runbook", "it answers questions of other runbooks"),
+    ("history", "cron", "people ask for it"),
     (
         "restore",
         "cron",

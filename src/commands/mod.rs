@@ -13,12 +13,15 @@ use crate::clock::Moment;
 use crate::config::{self, Loaded, Overrides};
 use crate::environment::Environment;
 use crate::exit::Exit;
+use crate::failure;
+use crate::history::{Begun, History};
 use crate::id::RunId;
 use crate::stop::Stop;
 
 mod backup;
 mod config_command;
 mod demo;
+mod history_command;
 mod open;
 mod restore;
 mod verify_backup;
@@ -34,6 +37,9 @@ pub(crate) struct Context {
     pub(crate) abort: Stop,
     pub(crate) progress: ProgressBar,
     pub(crate) global: Global,
+    pub(crate) history: History,
+    /// What the history says of the run; nothing if it is not worth remembering.
+    pub(crate) begun: Option<(&'static str, bool)>,
 }
 
 /// What a command has to say at its end.
@@ -61,6 +67,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
+        Command::History(args) => history_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     }
@@ -82,7 +89,40 @@ impl Context {
             ..overrides
         };
         let working_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
-        config::load(&overrides, &self.environment, &working_directory)
+        let loaded = config::load(&overrides, &self.environment, &working_directory);
+        // Also a run that never knew what to do is remembered, where it would be without a file.
+        let state_dir = match &loaded {
+            Ok(loaded) => Some(loaded.config.state_dir.clone()),
+            Err(_) => config::state_dir(&overrides, &self.environment, &working_directory),
+        };
+        if let (Some((command, dry_run)), Some(state_dir)) = (self.begun, state_dir) {
+            let run = Begun { id: &self.run, at: self.now, command, dry_run };
+            self.history.begin(&state_dir, &run);
+        }
+        loaded
+    }
+
+    /// Does the work on one database, and notes in the history what became of it; `says` has its part of the report.
+    pub(crate) fn note<T>(
+        &self,
+        database: &str,
+        work: impl FnOnce() -> anyhow::Result<T>,
+        says: impl FnOnce(&T) -> (Exit, serde_json::Value),
+    ) -> anyhow::Result<T> {
+        self.history.database_begun(database);
+        let result = work();
+        match &result {
+            Ok(done) => {
+                let (exit, report) = says(done);
+                self.history.database_ended(database, exit, Ok(&report));
+            }
+            Err(error) => {
+                let stopped = self.stop.reason().map(failure::exit_of_stop);
+                let exit = stopped.unwrap_or_else(|| failure::exit(error));
+                self.history.database_ended(database, exit, Err(&failure::one_line(error)));
+            }
+        }
+        result
     }
 
     /// Lets the deadline run, if there is one.

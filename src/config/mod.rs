@@ -48,6 +48,18 @@ pub(crate) fn load(
     resolve::load(overrides, environment, working_directory, &find::Host::this())
 }
 
+/// Returns the state directory as far as it is known without the configuration file.
+pub(crate) fn state_dir(
+    overrides: &Overrides,
+    environment: &Environment,
+    working_directory: &Path,
+) -> Option<PathBuf> {
+    let stated = overrides.state_dir.clone();
+    let stated = stated.or_else(|| environment.get("OPSCTL_STATE_DIR").map(PathBuf::from));
+    let stated = stated.map(|path| working_directory.join(path));
+    stated.or_else(|| resolve::default_state_dir(environment, find::Host::this().uid))
+}
+
 /// Understands the text of a file, whatever it is.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz(text: &str) {

@@ -61,6 +61,17 @@ pub(super) fn load(
     Ok(Loaded { config, file: found.map(|found| found.path), sources })
 }
 
+/// Returns the state directory of a user, if nothing is said of one.
+pub(super) fn default_state_dir(environment: &Environment, uid: u32) -> Option<PathBuf> {
+    if uid == 0 {
+        return Some(PathBuf::from("/var/lib/opsctl"));
+    }
+    let state = environment.get("XDG_STATE_HOME").map(PathBuf::from);
+    let state = state.filter(|path| path.is_absolute());
+    let state = state.or_else(|| Some(environment.home()?.join(".local/state")));
+    state.map(|state| state.join("opsctl"))
+}
+
 impl Merge<'_> {
     fn state_dir(&mut self, uid: u32) -> PathBuf {
         let flag = self.overrides.state_dir.as_ref().map(|path| self.working_directory.join(path));
@@ -74,18 +85,13 @@ impl Merge<'_> {
         if let Some(path) = stated {
             return path;
         }
-        if uid == 0 {
-            return PathBuf::from("/var/lib/opsctl");
-        }
-        let state = self.environment.get("XDG_STATE_HOME").map(PathBuf::from);
-        let state = state.filter(|path| path.is_absolute());
-        let state = state.or_else(|| Some(self.environment.home()?.join(".local/state")));
+        let state = default_state_dir(self.environment, uid);
         if state.is_none() {
             let message =
                 "without HOME there is no place for the state: set `state_dir` or OPSCTL_STATE_DIR";
             self.problem(Source::Default, message);
         }
-        state.unwrap_or_default().join("opsctl")
+        state.unwrap_or_default()
     }
 
     fn backup(&mut self) -> Backup {

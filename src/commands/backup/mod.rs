@@ -59,8 +59,10 @@ fn for_each_database(
     for database in &config.databases {
         context.stop.check()?;
         let label = database.label().unwrap_or("?").to_owned();
-        let result = open::database(context, database)
-            .and_then(|(target, name)| work(&target, &name, database));
+        let result = open::database(context, database).and_then(|(target, name)| {
+            let says = |outcome: &Outcome| (outcome.exit, outcome.json.clone());
+            context.note(&name, || work(&target, &name, database), says)
+        });
         match result {
             Ok(outcome) => outcomes.push(outcome),
             // With one database its error is the run's.

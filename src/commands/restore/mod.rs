@@ -17,7 +17,7 @@ use crate::backup::restore::{self, Contents, Request, Restored, Selection, roles
 use crate::backup::verify;
 use crate::cli::RestoreArgs;
 use crate::commands::{Context, Report, Silence, default_jobs, open};
-use crate::config::{Config, Overrides};
+use crate::config::{self, Config, Overrides};
 use crate::db::{self, Target};
 use crate::encryption::Identities;
 use crate::exit::{Exit, Failure};
@@ -56,21 +56,33 @@ pub(super) fn run(context: &Context, args: &RestoreArgs) -> anyhow::Result<Repor
     };
     let chosen = contents.choose(&selection).map_err(|what| Failure::new(Exit::Usage, what))?;
     let backup = Chosen { source, detail: &detail, contents: &contents, entries: &chosen };
+    let work = || restore_to(context, &config, args, backup, (&configured, &name, database));
+    context.note(&name, work, |report| (report.exit, report.json.clone()))
+}
+
+/// Restores a backup that was found and can be read.
+fn restore_to(
+    context: &Context,
+    config: &Config,
+    args: &RestoreArgs,
+    backup: Chosen<'_>,
+    (configured, name, database): (&Target, &str, &config::Database),
+) -> anyhow::Result<Report> {
     if let Some(dir) = &args.to.to_dir {
         return lay_out(context, backup, dir, args.dry_run);
     }
-    let plan = plan::make(context, args, &configured)?;
+    let plan = plan::make(context, args, configured)?;
     if args.dry_run {
-        return plan::describe(context, backup, &name, &plan);
+        return plan::describe(context, backup, name, &plan);
     }
     if plan.must_ask {
-        plan::ask(&plan, &plan::describe(context, backup, &name, &plan)?.text)?;
+        plan::ask(&plan, &plan::describe(context, backup, name, &plan)?.text)?;
     }
     let bin_dir = database.bin_dir.as_deref();
     if plan.rows_only {
-        return apply_rows(context, &config, backup, &plan, bin_dir);
+        return apply_rows(context, config, backup, &plan, bin_dir);
     }
-    apply(context, &config, args, backup, plan, bin_dir)
+    apply(context, config, args, backup, plan, bin_dir)
 }
 
 /// A backup, ready to be restored.

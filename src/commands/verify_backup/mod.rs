@@ -37,7 +37,9 @@ pub(in crate::commands) fn run(
         let name = open::database_name(context, database)?;
         for settings in &config.repositories {
             let what = (database, name.as_str(), settings);
-            verify_repository(context, &config, args, what, server.as_ref(), &mut sums)?;
+            let work =
+                || verify_repository(context, &config, args, what, server.as_ref(), &mut sums);
+            context.note(&name, work, |(exit, report)| (*exit, report.clone()))?;
         }
     }
     let json = serde_json::json!({ "verifications": sums.json });
@@ -58,7 +60,9 @@ fn verify_repository(
     (database, name, settings): (&config::Database, &str, &config::Repository),
     server: Option<&Target>,
     sums: &mut Sums,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<(Exit, serde_json::Value)> {
+    let mut exit = Exit::Done;
+    let mut last = serde_json::Value::Null;
     let repository = open::repository(context, settings)?;
     let identity = args.identity.as_deref().or(settings.identity_file.as_deref());
     let identities = identity.map(Identities::read).transpose()?;
@@ -69,7 +73,7 @@ fn verify_repository(
         tracing::error!("{what}");
         writeln!(sums.text, "{name}: {what}")?;
         sums.json.push(serde_json::json!({ "database": name, "repository": repository.name, "good": false, "error": what }));
-        sums.exit = Exit::BadNews;
+        exit = Exit::BadNews;
     }
     for id in chosen {
         context.progress.set_message(format!("{name} {id}"));
@@ -98,11 +102,13 @@ fn verify_repository(
             verify::record(&repository, &folder, &result)?;
         }
         if !result.good {
-            sums.exit = Exit::BadNews;
+            exit = Exit::BadNews;
         }
         describe(name, &repository, &result, sums)?;
+        last = serde_json::to_value(&result)?;
     }
-    Ok(())
+    sums.exit = sums.exit.max(exit);
+    Ok((exit, last))
 }
 
 /// Returns the ids of the backups to verify, newest first.
