@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     VerifyBackup(VerifyBackupArgs),
     Restore(RestoreArgs),
+    Status(StatusArgs),
     History(HistoryArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
@@ -78,6 +79,7 @@ impl Command {
             }
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
+            Command::Status(_) => "status",
             Command::History(_) => "history",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
@@ -95,9 +97,22 @@ impl Command {
         }
     }
 
+    /// Returns the name under which the history has it: a restore test is scheduled apart.
+    pub(crate) fn remembered_as(&self) -> &'static str {
+        match self {
+            Command::VerifyBackup(args) if args.restore_test && args.command.is_none() => {
+                "verify-backup --restore-test"
+            }
+            _ => self.name(),
+        }
+    }
+
     /// Is it about opsctl itself? Such runs are not worth remembering.
     pub(crate) fn is_about_opsctl(&self) -> bool {
-        matches!(self, Command::History(_) | Command::Config(_) | Command::Demo(_))
+        matches!(
+            self,
+            Command::Status(_) | Command::History(_) | Command::Config(_) | Command::Demo(_)
+        )
     }
 }
 
@@ -315,6 +330,20 @@ pub(crate) struct RestoreTo {
     pub(crate) to_dir: Option<PathBuf>,
 }
 
+/// Say what is late or failing, by the schedule in the configuration and what ran
+///
+/// One line for each scheduled command and database: its last success, when the next is due, and the last error. What never
+/// ran at all is late, too.
+#[derive(Args, Debug)]
+#[command(after_help = STATUS_EXITS)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// How old the last success of a command may be, in place of its schedule, such as backup=26h (repeatable)
+    #[arg(long, value_name = "COMMAND=TIME", value_parser = parse_max_age)]
+    pub(crate) max_age: Vec<(String, Duration)>,
+}
+
 /// Show what ran, and how it ended
 ///
 /// Every run of every command is noted in the state directory when it begins and when it ends, with what became of each
@@ -406,6 +435,14 @@ Else as backup and verify-backup end.";
 const VERIFY_EXITS: &str = "\
 Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there is none;
 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const STATUS_EXITS: &str = "\
+Exit statuses: 0 nothing is late or failing; 3 something is; 1 failed; 10 configuration.";
+
+fn parse_max_age(text: &str) -> Result<(String, Duration), String> {
+    let (command, age) = text.split_once('=').ok_or("use COMMAND=TIME, such as backup=26h")?;
+    Ok((command.to_owned(), parse_duration(age)?))
+}
 
 fn parse_duration(text: &str) -> Result<Duration, String> {
     crate::config::parse_duration(text).map_err(|e| e.clone())

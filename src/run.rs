@@ -56,7 +56,8 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         progress: bar.clone(),
         global: cli.global,
         history: History::default(),
-        begun: (!cli.command.is_about_opsctl()).then(|| (name, cli.command.is_dry_run())),
+        begun: (!cli.command.is_about_opsctl())
+            .then(|| (cli.command.remembered_as(), cli.command.is_dry_run())),
     };
     let result = commands::dispatch(&context, cli.command);
     bar.finish_and_clear();

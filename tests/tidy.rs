@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lock", &[]),
     ("id", &["clock"]),
     ("log", &["clock", "id", "secret"]),
-    ("config", &["environment", "secret"]),
+    ("config", &["clock", "environment", "secret"]),
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),

@@ -24,6 +24,7 @@ mod demo;
 mod history_command;
 mod open;
 mod restore;
+mod status;
 mod verify_backup;
 
 /// What a run gives to its command.
@@ -67,6 +68,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
+        Command::Status(args) => status::run(context, &args),
         Command::History(args) => history_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),

@@ -11,13 +11,26 @@ use toml::de::DeTable;
 
 use super::find::Found;
 use super::s3::S3Entry;
+use super::schedule::{COMMANDS, When};
 use super::section::{At, Document, Keys, Section, absolute};
 use super::{Compression, Error, Expected, Problem, Query, Retention, Source, url, value};
 use crate::secret::Secret;
 
 /// Every section and its keys.
 pub(super) const KEYS: Keys = &[
-    ("", &["state_dir", "database", "databases", "repository", "repositories", "backup", "verify"]),
+    (
+        "",
+        &[
+            "state_dir",
+            "database",
+            "databases",
+            "repository",
+            "repositories",
+            "backup",
+            "verify",
+            "schedule",
+        ],
+    ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
     ("databases.NAME", &["url", "url_file", "bin_dir"]),
     (
@@ -57,6 +70,7 @@ pub(super) const KEYS: Keys = &[
             "timeout",
         ],
     ),
+    ("schedule", &["backup", "verify_backup", "restore_test", "grace"]),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
 ];
@@ -70,6 +84,7 @@ pub(super) struct File {
     pub(super) repositories: Vec<RepositoryEntry>,
     pub(super) backup: BackupEntry,
     pub(super) queries: Vec<Query>,
+    pub(super) schedule: ScheduleEntry,
 }
 
 /// `[database]` or one of `[databases.NAME]`.
@@ -108,6 +123,14 @@ pub(super) enum Place {
     Bucket { bucket: String, prefix: String },
 }
 
+/// `[schedule]`.
+#[derive(Debug, Default)]
+pub(super) struct ScheduleEntry {
+    /// In the order of [`COMMANDS`].
+    pub(super) commands: [Option<At<When>>; 3],
+    pub(super) grace: Option<At<Duration>>,
+}
+
 /// `[backup]`.
 #[derive(Debug, Default)]
 pub(super) struct BackupEntry {
@@ -139,6 +162,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         repositories: repositories(&document, &top),
         backup: backup(&document, &top),
         queries: queries(&document, &top),
+        schedule: schedule(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);
@@ -329,6 +353,15 @@ fn backup(document: &Document<'_>, top: &Section<'_>) -> BackupEntry {
         section.complain("exclude_table_data", excluded.line, complaint);
     }
     entry
+}
+
+fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
+    let Some(table) = top.table("schedule") else { return ScheduleEntry::default() };
+    let section = Section::open(document, "schedule".to_owned(), table.value, "schedule", KEYS);
+    ScheduleEntry {
+        commands: COMMANDS.map(|(key, ..)| section.parsed(key, str::parse)),
+        grace: section.parsed("grace", value::parse_duration),
+    }
 }
 
 fn queries(document: &Document<'_>, top: &Section<'_>) -> Vec<Query> {

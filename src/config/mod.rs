@@ -20,6 +20,7 @@ mod find;
 mod repositories;
 mod resolve;
 mod s3;
+mod schedule;
 mod section;
 mod show;
 mod url;
@@ -29,6 +30,7 @@ mod value;
 mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
+pub(crate) use schedule::Schedule;
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
 
@@ -127,6 +129,8 @@ pub(crate) struct Config {
     pub(crate) backup: Backup,
     /// What a restored database is asked; names are unique.
     pub(crate) queries: Vec<Query>,
+    /// When commands are expected to run.
+    pub(crate) schedule: Schedule,
 }
 
 /// A question to a restored database whose answer is known.

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, File};
+use super::schedule::{COMMANDS, GRACE, Schedule, Scheduled, When};
 use super::section::{At, absolute};
 use super::{Backup, Compression, Config, Error, Loaded, Overrides, Problem, Source, find, value};
 use crate::environment::Environment;
@@ -55,6 +56,7 @@ pub(super) fn load(
         repositories: merge.repositories(),
         backup: merge.backup(),
         queries: file.queries.clone(),
+        schedule: merge.schedule(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;
@@ -92,6 +94,22 @@ impl Merge<'_> {
             self.problem(Source::Default, message);
         }
         state.unwrap_or_default()
+    }
+
+    fn schedule(&mut self) -> Schedule {
+        let file = &self.file.schedule;
+        let mut commands = Vec::new();
+        for ((key, command, default), stated) in COMMANDS.into_iter().zip(&file.commands) {
+            let key = format!("schedule.{key}");
+            let when = self.setting([&key, "", ""], None, str::parse, stated.as_ref());
+            let when = when.or_else(|| default.parse::<When>().ok());
+            if let Some(When::At(times)) = when {
+                commands.push(Scheduled { command, times });
+            }
+        }
+        let key = ["schedule.grace", "", ""];
+        let grace = self.setting(key, None, value::parse_duration, file.grace.as_ref());
+        Schedule { commands, grace: grace.unwrap_or(GRACE) }
     }
 
     fn backup(&mut self) -> Backup {

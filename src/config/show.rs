@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::file::retention_fields;
+use super::schedule::COMMANDS;
 use super::{
     Backup, Credentials, Database, Loaded, Location, ObjectLockMode, Repository, S3,
     ServerSideEncryption, format_duration, url,
@@ -30,6 +31,12 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.repository(key, repository);
     }
     list.backup(&loaded.config.backup);
+    for (key, command, _) in COMMANDS {
+        let scheduled = loaded.config.schedule.commands.iter().find(|s| s.command == command);
+        let times = scheduled.map_or("off".to_owned(), |scheduled| scheduled.times.to_string());
+        list.add(format!("schedule.{key}"), times);
+    }
+    list.add("schedule.grace", format_duration(loaded.config.schedule.grace));
     for query in &loaded.config.queries {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }

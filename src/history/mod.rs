@@ -12,6 +12,7 @@ use crate::exit::Exit;
 use crate::id::RunId;
 use crate::sync::lock;
 
+pub(crate) mod due;
 mod file;
 
 use file::Open;

@@ -32,6 +32,7 @@ mod secrets;
 mod several_repositories;
 mod shrink;
 mod signals;
+mod status;
 mod support;
 mod tls;
 mod verify_backup;
