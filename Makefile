@@ -29,6 +29,7 @@ demo: ## Back up and verify a sample database on a throwaway server (keeps opsct
 test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@scripts/install-deps.sh test
 	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
+	@scripts/install-promtool.sh >/dev/null
 	@$(MAKE) lint
 	$(CARGO) test --locked --no-fail-fast
 
@@ -57,7 +58,7 @@ install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
-	@[ "$(or $(FOR),test)" = demo ] || for major in $(MAJORS); do scripts/install-postgres.sh $$major; done
+	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; scripts/install-promtool.sh; }
 
 deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

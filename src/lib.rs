@@ -1,6 +1,7 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
-//! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, and restores them.
+//! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
+//! remembers what ran, and says what is late.
 //! This page is the map.
 //!
 //! # Promises
@@ -8,7 +9,8 @@
 //! 1. Proof, not hope: what is claimed was compared, and the evidence is stored beside the backup.
 //! 2. Stock tools can read all that opsctl writes: `pg_restore`, `gunzip`, `zstd`, `age`, `sha256sum`, `jq`.
 //! 3. Nothing is removed before what replaces it is proven.
-//! 4. Nothing fails silently: an exit status, one line on stderr, and success is never inferred.
+//! 4. Nothing fails silently: an exit status, one line on stderr, a line in the history; success is never inferred, and
+//!    what never ran is late.
 //! 5. Bounded by construction: memory, chunk sizes and waits have limits that do not grow with the data.
 //! 6. Secrets never appear in the arguments of a child, in a log, an error or a report.
 //!
@@ -30,7 +32,9 @@
 //! | lease | the note by which a run says that it is at work in a backup's folder | lock |
 //! | leftover | a folder without manifest at which nobody is at work any more | orphan |
 //! | verification | reading a whole backup back and comparing it; and the record of that | check |
-//! | restore test | restoring a backup into a throwaway server and comparing what came out with what was dumped | |
+//! | restore test | restoring a backup into a throwaway server, or a given one, and comparing what came out with what was dumped | |
+//! | piece | a part of a backup's rows and large objects that one verification looks at, if it takes a sample | |
+//! | history | what ran, and how it ended: in `history.db` in the state directory | journal |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -47,10 +51,11 @@
 //!   take publish verify restore prune    the stories, from beginning to end
 //!   description copy sink    pg_dump's word on what there is; rows out of the server; chunks into repositories
 //!   repository lease chunk   names and folders; who is at work in them; one chunk, read and compared
-//!   manifest toc objects rows plan retention shrink notes
+//!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration file, no command
 //! history/                 every run, what became of each database, and the runs that never ended
+//! metrics                  what a monitor is told of each run
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! compression encryption lock log id stop sync exit environment secret clock text
 //! ```
@@ -62,7 +67,7 @@
 //! # A run
 //!
 //! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
-//! its part of the report → report on stdout → history → exit status. stdout carries the report and nothing else
+//! its part of the report → report on stdout → history, metrics → exit status. stdout carries the report and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
 //! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
 //! has the table of statuses, `failure` decides which error has which.
@@ -79,7 +84,7 @@
 //!     RESTORE.md            how to restore this very backup with stock tools
 //!     SHA256SUMS            every object, as sha256sum reads it
 //!     manifest.json         written last: a backup exists when its manifest does; removed first
-//!     verifications/<time>.json     added by verify-backup; nothing is ever overwritten
+//!     verifications/<time>-<depth>-<result>.json     added by verify-backup; nothing is ever overwritten
 //! ```
 //!
 //! In a directory the chunks of an artifact stand in one file, so that stock `pg_restore` reads it as it is.
@@ -109,6 +114,12 @@
 //! | a chunk that was cut or changed is noticed, and cannot fill the memory | `notices_a_flipped_bit_or_a_cut`, `refuses_more_than_the_limit_and_anything_behind_the_end` |
 //! | a restored database that differs in any row, large object or definition is noticed | `whatever_differs_is_said`, `values_in_another_column_are_found`, `a_sequence_that_is_behind_is_found` |
 //! | a restore never takes the old database away before the new one is whole | `a_killed_restore_leaves_the_old_database_and_the_next_run_cleans_up`, `nothing_is_overwritten_unless_it_is_named` |
+//! | it is so at every step of a restore, on a full disk, and with a server that dies | `killed_while_the_databases_change_places` and its sisters, `the_disk_of_the_server_is_full`, `the_server_is_killed` |
+//! | damage that was found stands until all was found good, as thoroughly | `damage_stands_until_all_of_it_was_found_good_as_thoroughly` |
+//! | the pieces of a backup are the whole of it | `the_pieces_are_the_whole_and_have_nothing_in_common` |
+//! | a history that is broken stops no run, and a killed run is seen | `a_broken_history_is_set_aside_and_begun_anew`, `a_killed_run_is_shown_as_killed_and_blocks_nobody` |
+//! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
+//! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
@@ -149,6 +160,7 @@ mod history;
 mod id;
 mod lock;
 mod log;
+mod metrics;
 mod run;
 mod secret;
 mod stop;

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
 use crate::cli::Cli;
+use crate::clock::Moment;
 use crate::commands::{self, Context, Report, Silence};
 use crate::environment::Environment;
 use crate::exit::Exit;
@@ -19,7 +20,9 @@ use crate::failure;
 use crate::history::History;
 use crate::id::RunId;
 use crate::log;
+use crate::metrics;
 use crate::stop::{self, Reason, Stop};
+use crate::sync::lock;
 
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
@@ -56,6 +59,8 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         progress: bar.clone(),
         global: cli.global,
         history: History::default(),
+        outcomes: std::sync::Mutex::default(),
+        textfile_dir: std::sync::OnceLock::new(),
         begun: (!cli.command.is_about_opsctl())
             .then(|| (cli.command.remembered_as(), cli.command.is_dry_run())),
     };
@@ -70,12 +75,27 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     // Of the same clock as the beginning, which may be a stated one.
     let ended_at = now + began.elapsed();
     context.history.end(ended_at, exit, error.as_deref());
+    write_metrics(&context, ended_at, began.elapsed().as_secs_f64());
     match std::io::stdout().write_all(output.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             tracing::error!("the report could not be written: {error}");
             exit.max(Exit::Failed)
         }
         _ => exit,
+    }
+}
+
+/// Tells a monitor what became of each database. That it cannot be told changes nothing.
+fn write_metrics(context: &Context, ended_at: Moment, seconds: f64) {
+    let (Some((command, false)), Some(dir)) = (context.begun, context.textfile_dir.get()) else {
+        return;
+    };
+    for (database, outcome) in &*lock(&context.outcomes) {
+        let (exit, figures) = (outcome.exit.number(), &outcome.figures);
+        let outcome = metrics::Outcome { command, database, exit, ended_at, seconds, figures };
+        if let Err(error) = metrics::write(dir, &outcome) {
+            tracing::warn!("the metrics could not be written into `{}`: {error}", dir.display());
+        }
     }
 }
 

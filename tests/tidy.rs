@@ -34,6 +34,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
     ("history", &["clock", "exit", "id", "sync"]),
+    ("metrics", &["clock"]),
     ("db", &["child", "environment", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
@@ -82,7 +83,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
-    ("run", &[BELOW, "cli", "commands", "environment", "exit", "failure", "history", "log"]),
+    (
+        "run",
+        &[BELOW, "cli", "commands", "environment", "exit", "failure", "history", "log", "metrics"],
+    ),
     ("lib", &[]),
     ("main", &[]),
 ];

@@ -4,6 +4,9 @@
 //! `runbooks/`, a file in `tests/integration/`, a line in `crontab.example`. The compiler asks for the
 //! first three, `tests/tidy.rs` for the rest.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use indicatif::ProgressBar;
@@ -14,9 +17,10 @@ use crate::config::{self, Loaded, Overrides};
 use crate::environment::Environment;
 use crate::exit::Exit;
 use crate::failure;
-use crate::history::{Begun, History};
+use crate::history::{self, Begun, History};
 use crate::id::RunId;
 use crate::stop::Stop;
+use crate::sync::lock;
 
 mod backup;
 mod config_command;
@@ -41,6 +45,17 @@ pub(crate) struct Context {
     pub(crate) history: History,
     /// What the history says of the run; nothing if it is not worth remembering.
     pub(crate) begun: Option<(&'static str, bool)>,
+    /// What became of each database so far.
+    pub(crate) outcomes: Mutex<BTreeMap<String, Outcome>>,
+    /// Where `node_exporter` is told of them, once that is known.
+    pub(crate) textfile_dir: OnceLock<PathBuf>,
+}
+
+/// What became of a database: the worst status, and the figures of its part of the report.
+#[derive(Clone, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) exit: Exit,
+    pub(crate) figures: BTreeMap<String, serde_json::Number>,
 }
 
 /// What a command has to say at its end.
@@ -97,6 +112,11 @@ impl Context {
             Ok(loaded) => Some(loaded.config.state_dir.clone()),
             Err(_) => config::state_dir(&overrides, &self.environment, &working_directory),
         };
+        if let Ok(Loaded { config, .. }) = &loaded
+            && let Some(dir) = &config.textfile_dir
+        {
+            self.textfile_dir.set(dir.clone()).ok();
+        }
         if let (Some((command, dry_run)), Some(state_dir)) = (self.begun, state_dir) {
             let run = Begun { id: &self.run, at: self.now, command, dry_run };
             self.history.begin(&state_dir, &run);
@@ -113,17 +133,24 @@ impl Context {
     ) -> anyhow::Result<T> {
         self.history.database_begun(database);
         let result = work();
-        match &result {
+        let (exit, figures) = match &result {
             Ok(done) => {
                 let (exit, report) = says(done);
-                self.history.database_ended(database, exit, Ok(&report));
+                let figures = history::figures(&report);
+                self.history.database_ended(database, exit, Ok(&figures));
+                (exit, figures)
             }
             Err(error) => {
                 let stopped = self.stop.reason().map(failure::exit_of_stop);
                 let exit = stopped.unwrap_or_else(|| failure::exit(error));
                 self.history.database_ended(database, exit, Err(&failure::one_line(error)));
+                (exit, BTreeMap::new())
             }
-        }
+        };
+        let mut outcomes = lock(&self.outcomes);
+        let before = outcomes.get(database).map_or(Exit::Done, |outcome| outcome.exit);
+        let outcome = Outcome { exit: before.max(exit), figures };
+        outcomes.insert(database.to_owned(), outcome);
         result
     }
 

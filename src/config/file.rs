@@ -29,6 +29,7 @@ pub(super) const KEYS: Keys = &[
             "backup",
             "verify",
             "schedule",
+            "metrics",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -71,6 +72,7 @@ pub(super) const KEYS: Keys = &[
         ],
     ),
     ("schedule", &["backup", "verify_backup", "restore_test", "grace"]),
+    ("metrics", &["textfile_dir"]),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
 ];
@@ -85,6 +87,8 @@ pub(super) struct File {
     pub(super) backup: BackupEntry,
     pub(super) queries: Vec<Query>,
     pub(super) schedule: ScheduleEntry,
+    /// `textfile_dir` of `[metrics]`.
+    pub(super) textfile_dir: Option<At<PathBuf>>,
 }
 
 /// `[database]` or one of `[databases.NAME]`.
@@ -163,6 +167,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         backup: backup(&document, &top),
         queries: queries(&document, &top),
         schedule: schedule(&document, &top),
+        textfile_dir: textfile_dir(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);
@@ -362,6 +367,12 @@ fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
         commands: COMMANDS.map(|(key, ..)| section.parsed(key, str::parse)),
         grace: section.parsed("grace", value::parse_duration),
     }
+}
+
+fn textfile_dir(document: &Document<'_>, top: &Section<'_>) -> Option<At<PathBuf>> {
+    let table = top.table("metrics")?;
+    let section = Section::open(document, "metrics".to_owned(), table.value, "metrics", KEYS);
+    section.path("textfile_dir")
 }
 
 fn queries(document: &Document<'_>, top: &Section<'_>) -> Vec<Query> {

@@ -131,6 +131,8 @@ pub(crate) struct Config {
     pub(crate) queries: Vec<Query>,
     /// When commands are expected to run.
     pub(crate) schedule: Schedule,
+    /// Where `node_exporter` looks for files.
+    pub(crate) textfile_dir: Option<PathBuf>,
 }
 
 /// A question to a restored database whose answer is known.

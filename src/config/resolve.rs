@@ -57,6 +57,7 @@ pub(super) fn load(
         backup: merge.backup(),
         queries: file.queries.clone(),
         schedule: merge.schedule(),
+        textfile_dir: merge.textfile_dir(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;
@@ -94,6 +95,13 @@ impl Merge<'_> {
             self.problem(Source::Default, message);
         }
         state.unwrap_or_default()
+    }
+
+    fn textfile_dir(&mut self) -> Option<PathBuf> {
+        let names = ["metrics.textfile_dir", "", "OPSCTL_TEXTFILE_DIR"];
+        let working_directory = self.working_directory;
+        let parse = |text: &str| absolute(text, working_directory);
+        self.setting(names, None, parse, self.file.textfile_dir.as_ref())
     }
 
     fn schedule(&mut self) -> Schedule {

@@ -37,6 +37,7 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.add(format!("schedule.{key}"), times);
     }
     list.add("schedule.grace", format_duration(loaded.config.schedule.grace));
+    list.add_path("metrics.textfile_dir".to_owned(), loaded.config.textfile_dir.as_deref());
     for query in &loaded.config.queries {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }

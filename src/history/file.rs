@@ -56,14 +56,17 @@ impl Open {
     /// Opens or makes the file in `state_dir`, notes the run, and forgets those before `oldest`.
     pub(super) fn begin(state_dir: &Path, run: &Begun<'_>, oldest: Moment) -> Result<Open, Error> {
         let path = state_dir.join("history.db");
-        let alive = running(state_dir).join(run.id.as_str());
-        let io = |e| Error::Io(alive.clone(), e);
         let folder = running(state_dir);
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io)?;
-        // First: a run that is in the history is never without its lock.
-        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&alive);
+        let alive = folder.join(run.id.as_str());
+        let io = |e| Error::Io(alive.clone(), e);
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
+        sweep(&folder).map_err(io)?;
+        // First: a run that is in the history is never without its lock, nor is a file with a run's name.
+        let unlocked = folder.join(format!(".{}", run.id));
+        let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unlocked);
         let file = open.map_err(io)?;
         file.lock().map_err(io)?;
+        std::fs::rename(&unlocked, &alive).map_err(io)?;
         let begin = || {
             let connection = connect(&path)?;
             note(&connection, run, oldest).map_err(|e| Error::Sqlite(path.clone(), e))?;
@@ -80,11 +83,18 @@ impl Open {
         Ok(Open { connection, run: run.id.to_string(), alive, _alive: file, path })
     }
 
-    /// Notes what is known of a database; again and again, as it becomes known.
-    pub(super) fn part(
+    /// Notes that the run is at work on a database.
+    pub(super) fn part_begun(&self, database: &str) -> Result<(), Error> {
+        const SQL: &str = "INSERT INTO part (run, database, figures) VALUES (?1, ?2, '{}') ON CONFLICT DO NOTHING";
+        let done = self.connection.execute(SQL, params![self.run, database]);
+        done.map(drop).map_err(|e| Error::Sqlite(self.path.clone(), e))
+    }
+
+    /// Notes what became of a database, or of a part of it.
+    pub(super) fn part_ended(
         &self,
         database: &str,
-        exit: Option<u8>,
+        exit: u8,
         figures: &str,
         error: Option<&str>,
     ) -> Result<(), Error> {
@@ -124,6 +134,18 @@ pub(crate) fn read(state_dir: &Path, since: Moment) -> Result<Vec<Run>, Error> {
         };
     }
     Ok(runs)
+}
+
+/// Removes what killed runs left.
+fn sweep(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        let is_a_runs = !entry.file_name().as_encoded_bytes().starts_with(b".");
+        if is_a_runs && !is_alive(&entry.path()) {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
+    Ok(())
 }
 
 fn running(state_dir: &Path) -> PathBuf {

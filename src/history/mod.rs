@@ -92,19 +92,21 @@ impl History {
 
     /// Notes that the run is at work on a database.
     pub(crate) fn database_begun(&self, database: &str) {
-        self.write(|open| open.part(database, None, "{}", None));
+        self.write(|open| open.part_begun(database));
     }
 
-    /// Notes what became of a database: its part of the report, of which the numbers are kept, or an error.
+    /// Notes what became of a database: the numbers of its part of the report, see [`figures`], or an error.
+    ///
+    /// If that is said more than once, the worst status stays.
     pub(crate) fn database_ended(
         &self,
         database: &str,
         exit: Exit,
-        outcome: Result<&serde_json::Value, &str>,
+        outcome: Result<&BTreeMap<String, serde_json::Number>, &str>,
     ) {
-        let figures = outcome.map(figures).unwrap_or_default();
-        let figures = serde_json::to_string(&figures).unwrap_or_default();
-        self.write(|open| open.part(database, Some(exit.number()), &figures, outcome.err()));
+        let figures = outcome.map(|figures| serde_json::to_string(figures).unwrap_or_default());
+        let figures = figures.unwrap_or_else(|_| "{}".to_owned());
+        self.write(|open| open.part_ended(database, exit.number(), &figures, outcome.err()));
     }
 
     /// Notes the end of the run.
@@ -123,7 +125,7 @@ impl History {
 }
 
 /// Returns the numbers in a report, by their paths; lists are left out.
-fn figures(report: &serde_json::Value) -> BTreeMap<String, serde_json::Number> {
+pub(crate) fn figures(report: &serde_json::Value) -> BTreeMap<String, serde_json::Number> {
     fn collect(
         value: &serde_json::Value,
         path: &str,

@@ -84,6 +84,23 @@ fn a_killed_run_is_shown_as_killed_and_blocks_nobody() {
     assert!(sandbox.run(&["history"]).expect(0).stdout.contains("KILLED"));
     sandbox.back_up(&[]);
     assert_eq!(runs(&sandbox, &[])[1]["exit"], 0);
+    assert_eq!(std::fs::read_dir(sandbox.path("state/running")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_worst_of_several_repositories_is_remembered() {
+    let (_, database, sandbox) = sandbox();
+    sandbox.write(
+        "opsctl.toml",
+        "[repositories.bad]\nlocation = \"bad\"\n[repositories.good]\nlocation = \"good\"\n",
+    );
+    let back_up = |repository: &str| sandbox.run(&["backup", "--repository", repository]);
+    back_up("good").ends_with(0);
+    std::fs::create_dir_all(sandbox.path("bad")).unwrap();
+    sandbox.run(&["verify-backup"]).ends_with(3);
+    let all = runs(&sandbox, &["--command", "verify-backup"]);
+    assert_eq!((&all[0]["exit"], &all[0]["databases"][0]["exit"]), (&3.into(), &3.into()));
+    assert_eq!(all[0]["databases"][0]["database"], database.as_str());
 }
 
 #[test]

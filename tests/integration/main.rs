@@ -21,6 +21,7 @@ mod faults;
 mod history;
 mod kill;
 mod locks;
+mod metrics;
 mod moving_source;
 mod restore;
 mod restore_by_stock_tools;

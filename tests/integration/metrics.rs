@@ -1,0 +1,140 @@
+//! Metrics: Prometheus' own parser accepts what is written, and a failure hides nothing.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{Cluster, Sandbox, stock};
+
+fn promtool() -> Command {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-promtool.sh");
+    let output = stock(Command::new("bash").arg(script).stdin(Stdio::null()));
+    Command::new(output.lines().last().expect("install-promtool.sh says where"))
+}
+
+#[test]
+fn prometheus_reads_what_every_run_writes() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE members AS SELECT generate_series(1, 7) AS id");
+    let mut sandbox = Sandbox::new(&cluster.url(&database));
+    let dir = sandbox.path("textfiles");
+    std::fs::create_dir(&dir).unwrap();
+    sandbox.write("opsctl.toml", "[metrics]\ntextfile_dir = \"textfiles\"\n");
+    sandbox.run(&["backup", "--dry-run"]).ends_with(0);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+    sandbox.run(&["backup", "--now", "2026-11-21T02:00:00Z"]).ends_with(0);
+    sandbox.run(&["verify-backup", "--restore-test"]).ends_with(0);
+
+    let mut names: Vec<_> = std::fs::read_dir(&dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let plain = database.replace('_', "%5F");
+    let name = |command: &str| format!("opsctl_{command}_{plain}.prom");
+    assert_eq!(names, [name("backup"), name("verify-backup.--restore-test")]);
+    for name in &names {
+        let file = dir.join(name);
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o644);
+        let text = std::fs::File::open(&file).unwrap();
+        stock(promtool().args(["check", "metrics"]).stdin(text));
+    }
+    let labels = format!("{{command=\"backup\",database=\"{database}\"}}");
+    let of_backup = || std::fs::read_to_string(dir.join(name("backup"))).unwrap();
+    assert!(of_backup().contains(&format!("\nopsctl_backup_rows{labels} 7\n")), "{}", of_backup());
+    let success = |text: &str| {
+        let line = text.lines().find(|l| l.starts_with("opsctl_last_success_timestamp_seconds{"));
+        line.map(str::to_owned)
+    };
+    let good = success(&of_backup());
+    assert!(
+        good.as_ref()
+            .unwrap()
+            .starts_with(&format!("opsctl_last_success_timestamp_seconds{labels} 17952264"))
+    );
+
+    sandbox.set("OPSCTL_REPOSITORY", "/proc/no/such/place");
+    let failed = sandbox.run(&["backup"]);
+    assert_ne!(failed.status, 0);
+    assert_eq!(success(&of_backup()), good);
+    let status = format!("\nopsctl_last_run_exit_status{labels} {}\n", failed.status);
+    assert!(of_backup().contains(&status), "{}", of_backup());
+
+    // A directory that is not there is a warning.
+    std::fs::remove_dir_all(&dir).unwrap();
+    sandbox.unset("OPSCTL_REPOSITORY");
+    let run = sandbox.run(&["verify-backup", "--repository", "backups"]).expect(0);
+    assert!(run.stderr.contains("the metrics could not be written into"), "{run:#?}");
+}
+
+#[test]
+fn prometheus_accepts_the_rules_and_they_fire_when_they_should() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/prometheus-alerts.yml");
+    stock(promtool().args(["check", "rules"]).arg(&rules));
+    let dir = tempfile::tempdir().unwrap();
+    // One day of time() is 1440 minutes of samples; the last success was at second 0.
+    let test = format!(
+        "rule_files: ['{}']
+evaluation_interval: 1m
+tests:
+  - interval: 1m
+    input_series:
+      - series: 'opsctl_last_success_timestamp_seconds{{command=\"backup\",database=\"ip2a\"}}'
+        values: '0x2000'
+      - series: 'opsctl_last_run_exit_status{{command=\"backup\",database=\"ip2a\"}}'
+        values: '0x1000 12x1000'
+    alert_rule_test:
+      - {{ eval_time: 26h, alertname: OpsctlBackupTooOld }}
+      - eval_time: 27h
+        alertname: OpsctlBackupTooOld
+        exp_alerts:
+          - exp_labels: {{ severity: P1, command: backup, database: ip2a }}
+            exp_annotations:
+              summary: The last good backup of ip2a is 1d 3h 0m 0s old
+              runbook: runbooks/backup-failed.md
+      - {{ eval_time: 16h, alertname: OpsctlFailed }}
+      - eval_time: 17h
+        alertname: OpsctlFailed
+        exp_alerts:
+          - exp_labels: {{ severity: P2, command: backup, database: ip2a }}
+            exp_annotations:
+              summary: opsctl backup on ip2a ended with status 12
+              runbook: runbooks/exit-codes.md
+      - {{ eval_time: 27h, alertname: OpsctlSilent }}
+  - interval: 1m
+    input_series: []
+    alert_rule_test:
+      - eval_time: 27h
+        alertname: OpsctlSilent
+        exp_alerts:
+          - exp_labels: {{ severity: P1, command: backup }}
+            exp_annotations:
+              summary: Nothing is known of any backup
+              runbook: runbooks/status.md
+",
+        rules.display()
+    );
+    let file = dir.path().join("test.yml");
+    std::fs::write(&file, test).unwrap();
+    stock(promtool().args(["test", "rules"]).arg(&file));
+}
+
+#[test]
+fn the_document_has_every_metric_and_the_rules_name_no_other() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    let names = |text: &str| -> std::collections::BTreeSet<String> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        words.filter(|word| word.starts_with("opsctl_")).map(str::to_owned).collect()
+    };
+    let mut documented = names(&read("docs/metrics.md"));
+    documented.remove("opsctl_");
+    let source = read("src/metrics.rs");
+    let source = names(source.split("#[cfg(test)]").next().unwrap());
+    let source: std::collections::BTreeSet<_> =
+        source.into_iter().filter(|name| name != "opsctl_").collect();
+    assert_eq!(documented, source);
+    let used = names(&read("contrib/prometheus-alerts.yml"));
+    assert!(used.is_subset(&documented), "{used:?}");
+}
