@@ -1,7 +1,12 @@
 //! `opsctl verify-backup --restore-test`: a good backup is proven, and what only a comparison of content can see is seen.
 
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::Signal;
+
 use crate::support::broken::{add_up, flip, sha256, table};
 use crate::support::every_object::{EveryObject, on_16, on_17, on_18, on_installed, only_backup};
+use crate::support::running::{Running, eventually};
 use crate::support::{Cluster, Run, Sandbox, installed, unique};
 
 /// Proves a backup of every object.
@@ -244,6 +249,51 @@ fn a_server_that_is_given_is_left_as_it_was_and_production_is_refused() {
     let run = test(&limited, &[]).expect(1);
     assert!(!run.stdout.contains("DAMAGED"), "{run:#?}");
     assert!(sandbox.run(&["backup", "list"]).expect(0).stdout.contains("good "));
+}
+
+/// Interrupts a restore test while rows are loaded; returns its status and what it left in its temporary directory.
+fn interrupted(signal: Signal) -> (i32, Vec<String>) {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sql =
+        "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 20) FROM generate_series(1, 60000) i";
+    cluster.sql(&database, sql);
+    let mut sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.back_up(&["--compression", "none"]);
+    // Short, for a socket lies in it, and open to the user that the server runs as.
+    let mut dir = tempfile::Builder::new();
+    let dir = dir.prefix("t").permissions(PermissionsExt::from_mode(0o755)).tempdir_in("/tmp");
+    let dir = dir.unwrap();
+    sandbox.set("TMPDIR", dir.path().to_str().unwrap());
+    let running = Running::start(&sandbox, &["verify-backup", "--restore-test", "--jobs", "1"]);
+    let left = || -> Vec<String> {
+        let entries = std::fs::read_dir(dir.path()).unwrap().flatten();
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    // pg_restore's table of contents is there: the server is up and restoring has begun.
+    eventually("the restore", || {
+        assert!(!running.is_over(), "it ended before it was interrupted");
+        left().iter().any(|name| name.starts_with("opsctl-restore-")).then_some(())
+    });
+    let data = left().into_iter().find(|name| name.starts_with("opsctl-pg-")).unwrap();
+    let pid = dir.path().join(data).join("data/postmaster.pid");
+    let pid = std::fs::read_to_string(pid).unwrap().lines().next().unwrap().to_owned();
+    running.signal(signal);
+    let run = running.end();
+    let server = std::path::PathBuf::from(format!("/proc/{pid}"));
+    eventually("the end of the server", || (!server.exists()).then_some(()));
+    (run.status, left())
+}
+
+#[test]
+fn an_interrupted_restore_test_leaves_no_server_and_no_file() {
+    assert_eq!(interrupted(Signal::INT), (130, Vec::new()));
+    assert_eq!(interrupted(Signal::TERM), (143, Vec::new()));
+}
+
+#[test]
+fn the_server_of_a_killed_restore_test_ends() {
+    assert_eq!(interrupted(Signal::KILL).0, 137);
 }
 
 #[test]
