@@ -35,6 +35,8 @@ case $dir in /*) ;; *) dir=$PWD/$dir ;; esac
 # A file system of its own, which only this process and its children see.
 if [ -n "${PGTEST_ROOM:-}" ] && [ -z "${PGTEST_INSIDE:-}" ]; then
     if [ "$(id -u)" = 0 ]; then apart=(); else apart=(--user --map-current-user --keep-caps); fi
+    # In a chroot there is no mount at / whose events could be kept apart.
+    unshare "${apart[@]}" --mount true 2>/dev/null || apart+=(--propagation unchanged)
     PGTEST_INSIDE=yes exec unshare "${apart[@]}" --mount bash "$0" "$bin" "$dir" "$@"
 fi
 
