@@ -15,7 +15,9 @@ extension=$(cd "$(dirname "$0")/../../fixtures/extension" && pwd)
 if [ "$(id -u)" = 0 ]; then cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}; else cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}; fi
 major=$(basename "$(dirname "$bin")")
 # Debian's layout, else PostgreSQL's own.
-share=$(cd "$bin/../../../../share/postgresql/$major" 2>/dev/null && pwd || cd "$bin/../share/postgresql" && pwd)
+share=$bin/../../../../share/postgresql/$major
+[ -d "$share" ] || share=$bin/../share/postgresql
+share=$(cd "$share" && pwd)
 
 if [[ $bin == /usr/* ]]; then
     version=$("$bin/postgres" --version)
