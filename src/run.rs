@@ -90,7 +90,9 @@ fn write_metrics(context: &Context, ended_at: Moment, seconds: f64) {
     let (Some((command, false)), Some(dir)) = (context.begun, context.textfile_dir.get()) else {
         return;
     };
-    for (database, outcome) in &*lock(&context.outcomes) {
+    // A run that was refused, because another is at work, leaves the word to that one.
+    let outcomes = lock(&context.outcomes);
+    for (database, outcome) in outcomes.iter().filter(|(_, o)| o.exit != Exit::Locked) {
         let (exit, figures) = (outcome.exit.number(), &outcome.figures);
         let outcome = metrics::Outcome { command, database, exit, ended_at, seconds, figures };
         if let Err(error) = metrics::write(dir, &outcome) {

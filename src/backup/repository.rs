@@ -223,7 +223,14 @@ impl Repository {
         let prefix = format!("{}{VERIFICATIONS}", folder.prefix);
         let listed = self.storage.list(&prefix)?;
         let names = listed.iter().filter_map(|object| object.key.as_str().strip_prefix(&prefix));
-        let mut verified: Vec<Verified> = names.filter_map(|name| name.parse().ok()).collect();
+        let mut verified: Vec<Verified> = Vec::new();
+        for name in names {
+            if let Ok(result) = name.parse() {
+                verified.push(result);
+            } else {
+                tracing::warn!("`{prefix}{name}` is no verification that is understood");
+            }
+        }
         verified.sort_by_key(|verified| verified.at);
         Ok(verified)
     }

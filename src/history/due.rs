@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Run, State};
 use crate::clock::Moment;
+use crate::exit::Exit;
 
 /// What is expected of a command.
 pub(crate) struct Expected<'a> {
@@ -49,9 +50,8 @@ pub(crate) fn judge(expected: &Expected<'_>, runs: &[Run], now: Moment) -> Stand
     let Expected { command, database, .. } = *expected;
     // A restore test verifies the backup as well.
     let counts = |run: &&Run| {
-        let tests_as_well = command == "verify-backup" && run.command.starts_with(command);
         let is_it = run.command == command
-            || (tests_as_well && run.command == "verify-backup --restore-test");
+            || (command == "verify-backup" && run.command == "verify-backup --restore-test");
         is_it && !run.dry_run && run.begun_at <= now
     };
     // One that failed before it came to any database failed for each.
@@ -63,7 +63,9 @@ pub(crate) fn judge(expected: &Expected<'_>, runs: &[Run], now: Moment) -> Stand
     let own: Vec<&Run> = runs.iter().filter(counts).filter(|run| exit(run).is_some()).collect();
     let is_good = |run: &Run| run.state == State::Ended && exit(run) == Some(Some(0));
     let last_success = own.iter().rfind(|run| is_good(run)).map(|run| run.begun_at);
-    let last = own.iter().rfind(|run| run.state != State::Running);
+    // One that was refused, because another was at work, says nothing: the other one does.
+    let was_refused = |run: &Run| exit(run).flatten() == Some(Exit::Locked.number());
+    let last = own.iter().rfind(|run| run.state != State::Running && !was_refused(run));
     let failing = last.is_some_and(|run| !is_good(run));
     let running = own.iter().any(|run| run.state == State::Running);
     let since = last_success.or_else(|| runs.first().map(|run| run.begun_at));
@@ -155,6 +157,9 @@ mod tests {
         let now = standing(&failed, "19T02:30");
         assert!(now.failing && !now.late && now.last_error.as_deref() == Some("error 12"));
         assert!(standing(&failed, "19T12:00").late);
+        let refused = run("18T02:10", "backup", Ended, Some(11));
+        assert!(well(&[good.clone(), refused.clone()], "18T12:00"));
+        assert!(standing(&[refused], "19T12:00").late);
         let killed = [good.clone(), run("19T02:00", "backup", Killed, None)];
         assert_eq!(standing(&killed, "19T02:30").last_error.as_deref(), Some("it was killed"));
         // It takes long.
