@@ -124,6 +124,7 @@
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
 //! | an answer of the storage that says success and is none is not believed | `a_success_that_is_none_is_not_believed`, `a_wrong_etag_is_corruption_and_the_object_is_taken_back` |
+//! | two hosts do not do the same to a database at once, however short it takes | `a_living_holder_gives_it_to_nobody_who_waits`, `of_two_hosts_that_begin_at_the_same_moment_one_is_refused_a_hundred_times` |
 //! | a lock file is never unlinked | `the_second_is_told_of_the_first_and_the_file_stays` |
 //! | a child sees the environment that was stated for it, and no password is in its arguments | `children_see_only_the_stated_environment`, `children_connect_and_show_no_password` |
 //! | TLS that was asked for is never given up | `each_mode_verifies_as_much_as_it_says`, `weak_modes_try_the_other_way_and_strong_ones_do_not` |

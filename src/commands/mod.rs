@@ -25,6 +25,7 @@ use crate::sync::lock;
 mod backup;
 mod config_command;
 mod demo;
+mod exclusive;
 mod history_command;
 mod open;
 mod restore;

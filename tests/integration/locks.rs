@@ -3,10 +3,11 @@
 use std::process::{Child, Stdio};
 
 use rustix::process::Signal;
+use sha2::{Digest as _, Sha256};
 
-use crate::support::Cluster;
 use crate::support::patient::{Patient, check_log, errors};
 use crate::support::running::{Gate, Running, eventually, send};
+use crate::support::{Cluster, Sandbox};
 
 /// Runs SQL in the background; it is over when it has done all of it.
 fn background(patient: &Patient<'_>, sql: &[&str]) -> Child {
@@ -73,7 +74,68 @@ fn the_second_backup_on_a_host_is_refused_and_told_of_the_first() {
 
 #[test]
 fn the_second_backup_on_another_host_is_refused_and_told_of_the_first() {
-    second(true, "another host is backing up");
+    second(true, "another host runs `opsctl backup` on");
+}
+
+/// Has two hosts begin at the same moment, again and again: each time one of them backs up.
+fn two_hosts(rounds: usize) {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE members AS SELECT 1 AS id");
+    let hosts = [(); 2].map(|()| Sandbox::new(&cluster.url(&database)));
+    for _ in 0..rounds {
+        let runs = hosts.each_ref().map(|host| Running::start(host, &["backup"]));
+        let mut ends = runs.map(Running::end);
+        ends.sort_by_key(|run| run.status);
+        let [one, other] = ends;
+        assert_eq!((one.status, other.status), (0, 11), "{one:#?} {other:#?}");
+        assert!(other.stderr.contains("another host runs `opsctl backup` on"), "{other:#?}");
+    }
+    let exits = hosts.each_ref().map(|host| {
+        let report = host.json(0, &["history"]);
+        let runs = report["runs"].as_array().unwrap().clone();
+        runs.iter().map(|run| run["exit"].as_u64().unwrap()).collect::<Vec<_>>()
+    });
+    let [here, there] = exits;
+    assert_eq!((here.len(), there.len()), (rounds, rounds));
+    for pair in here.into_iter().zip(there) {
+        assert!(pair == (0, 11) || pair == (11, 0), "{pair:?}");
+    }
+}
+
+#[test]
+fn of_two_hosts_that_begin_at_the_same_moment_one_is_refused_a_hundred_times() {
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| two_hosts(10));
+        }
+    });
+}
+
+#[test]
+fn two_hosts_do_not_restore_the_same_database_at_once() {
+    let mut patient = Patient::new(Cluster::shared());
+    let name = format!("{}_copy", patient.database);
+    let restore = ["restore", "--create", &name];
+    // Whoever restores it now holds this lock.
+    let key = Sha256::digest(format!("opsctl:restore {name}"));
+    let key = i64::from_be_bytes(key[..8].try_into().unwrap());
+    let mut psql = patient.cluster.program("psql");
+    psql.args(["-XAtq", "-d", "postgres", "-c", &format!("SELECT pg_advisory_lock({key})")]);
+    let mut holder = psql.args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    let locks = format!(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND (classid::int8 << 32) | objid::int8 = {key}"
+    );
+    eventually("the lock is taken", || {
+        (patient.cluster.sql("postgres", &locks) == "1").then_some(())
+    });
+    let state = patient.sandbox.path("another-state");
+    patient.sandbox.set("OPSCTL_STATE_DIR", state.to_str().unwrap());
+    let run = patient.sandbox.run(&restore).expect(11);
+    assert!(run.stderr.contains(&format!("another host runs `opsctl restore` on `{name}`")));
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    patient.sandbox.run(&restore).ends_with(0);
 }
 
 #[test]

@@ -1,19 +1,15 @@
 //! `opsctl backup`, `backup list` and `backup prune`.
 //!
-//! Here is what they share: which databases, which locks, and how the results of several become one.
-
-use std::time::Duration;
+//! Here is what they share: which databases, and how the results of several become one.
 
 use crate::backup::prune::{self, Plan};
-use crate::backup::repository::{Repository, database_prefix};
+use crate::backup::repository::Repository;
 use crate::cli::{BackupArgs, BackupCommand};
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{self, Config, Overrides};
 use crate::db::Target;
-use crate::db::advisory_lock::AdvisoryLock;
-use crate::exit::{Exit, Failure};
+use crate::exit::Exit;
 use crate::failure;
-use crate::lock::FileLock;
 
 mod plan;
 mod retain;
@@ -92,35 +88,6 @@ fn for_each_database(
     let text = outcomes.iter().map(|o| o.text.as_str()).collect();
     let json = serde_json::json!({ "databases": outcomes.into_iter().map(|o| o.json).collect::<Vec<_>>() });
     Ok(Report { exit, text, json, silence: Silence::Allowed })
-}
-
-/// How often, and after which pause, the lock in the database is tried: a server takes a moment to notice that the
-/// session of a run that has ended, or was killed, is gone.
-const LOCK_ATTEMPTS: u32 = 15;
-const LOCK_PAUSE: Duration = Duration::from_millis(200);
-
-/// Keeps other runs of this host (by a file) and of other hosts (by the database) from doing the same.
-fn lock(
-    context: &Context,
-    config: &Config,
-    target: Option<&Target>,
-    database: &str,
-) -> anyhow::Result<(FileLock, Option<AdvisoryLock>)> {
-    let folder = database_prefix(database);
-    let name = format!("backup-{}", folder.trim_end_matches('/'));
-    let holder = format!("run {} of process {}", context.run, std::process::id());
-    let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
-    let Some(target) = target else { return Ok((file, None)) };
-    for _ in 0..LOCK_ATTEMPTS {
-        if let Some(lock) = AdvisoryLock::try_acquire(target, "backup", &context.stop)? {
-            return Ok((file, Some(lock)));
-        }
-        context.stop.sleep(LOCK_PAUSE)?;
-    }
-    let by = AdvisoryLock::holder(target, "backup", &context.stop)?;
-    let by = by.map_or(String::new(), |by| format!(" ({by})"));
-    let message = format!("another host is backing up {}{by}", target.describe());
-    Err(Failure::new(Exit::Locked, message).into())
 }
 
 /// Looks at what a repository has of a database, and decides by the repository's retention.

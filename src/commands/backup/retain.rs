@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Outcome, for_each_database, lock, plan_of};
+use super::{Outcome, for_each_database, plan_of};
 use crate::backup::manifest::Manifest;
 use crate::backup::prune::{Applied, Plan, Planned};
+use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Config;
 use crate::exit::Exit;
@@ -19,7 +20,7 @@ pub(super) fn prune_all(
 ) -> anyhow::Result<Report> {
     let repositories = open::repositories(context, config)?;
     let report = for_each_database(context, config, |_, name, _| {
-        let _lock = lock(context, config, None, name)?;
+        let _exclusive = Exclusive::acquire(context, config, ("backup", name), None)?;
         let (mut text, mut json, mut failed) = (String::new(), Vec::new(), None);
         for repository in &repositories {
             let plan = plan_of(context, config, repository, name)?;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::retain::applied_json;
-use super::{Outcome, for_each_database, lock, plan_of};
+use super::{Outcome, for_each_database, plan_of};
 use crate::backup::manifest::{Manifest, Scope};
 use crate::backup::prune::{Plan, Planned};
 use crate::backup::repository::Repository;
@@ -11,6 +11,7 @@ use crate::backup::retention::Condition;
 use crate::backup::shrink;
 use crate::backup::take::{self, Request, Taken};
 use crate::cli::BackupArgs;
+use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, default_jobs, open};
 use crate::config::{self, Config};
 use crate::db::Target;
@@ -26,14 +27,14 @@ pub(super) fn back_up_all(
 ) -> anyhow::Result<Report> {
     let repositories = open::repositories(context, config)?;
     for_each_database(context, config, |target, name, database| {
-        let (_file_lock, mut advisory_lock) = lock(context, config, Some(target), name)?;
+        let server = Some((target, "backup"));
+        let mut exclusive = Exclusive::acquire(context, config, ("backup", name), server)?;
         let began = std::time::Instant::now();
         let taken =
             back_up(context, config, &repositories, args.accept_shrink, (target, name, database))?;
         // Without the lock, another host may be at work on the same folders.
-        let locked = advisory_lock.as_mut().is_none_or(|lock| {
-            lock.check().inspect_err(|error| tracing::warn!("nothing is removed: {error}")).is_ok()
-        });
+        let check = exclusive.check();
+        let locked = check.inspect_err(|e| tracing::warn!("nothing is removed: {e}")).is_ok();
         let results: Vec<_> = taken
             .into_iter()
             .map(|taken| finish(context, config, name, taken, locked && !args.no_prune))

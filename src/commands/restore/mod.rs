@@ -11,18 +11,18 @@ use anyhow::Context as _;
 
 use crate::backup::chunk::Source;
 use crate::backup::manifest::{Contents as Known, Detail, Manifest};
-use crate::backup::repository::{Folder, Found, Repository, database_prefix};
+use crate::backup::repository::{Folder, Found, Repository};
 use crate::backup::restore::database::{self, Like, Unfinished};
 use crate::backup::restore::{self, Contents, Request, Restored, Selection, roles};
 use crate::backup::verify;
 use crate::cli::RestoreArgs;
+use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, default_jobs, open};
 use crate::config::{self, Config, Overrides};
 use crate::db::{self, Target};
 use crate::encryption::Identities;
 use crate::exit::{Exit, Failure};
 use crate::id::RunId;
-use crate::lock::FileLock;
 use crate::text::{bytes, counted};
 
 mod plan;
@@ -174,7 +174,7 @@ fn apply(
     bin_dir: Option<&Path>,
 ) -> anyhow::Result<Report> {
     let Plan { admin, name, present, replace, .. } = plan;
-    let _lock = lock(context, config, &name)?;
+    let _exclusive = exclusive(context, config, &admin, &name)?;
     // Read first: a file that is not there is no reason to have restored for an hour.
     let anonymize = args.anonymize.as_deref().map(read_sql).transpose()?;
     let began = Instant::now();
@@ -233,7 +233,7 @@ fn apply_rows(
     plan: &Plan,
     bin_dir: Option<&Path>,
 ) -> anyhow::Result<Report> {
-    let _lock = lock(context, config, &plan.name)?;
+    let _exclusive = exclusive(context, config, &plan.admin, &plan.name)?;
     let began = Instant::now();
     let target = plan.admin.with_database(&plan.name);
     let request = request(context, config, backup, &target, Vec::new(), bin_dir);
@@ -242,11 +242,15 @@ fn apply_rows(
     Ok(report(context, backup, &plan.admin, &plan.name, &restored, None, seconds))
 }
 
-/// Keeps other restores of this machine away from a database.
-fn lock(context: &Context, config: &Config, name: &str) -> anyhow::Result<FileLock> {
-    let lock = format!("restore-{}", database_prefix(name).trim_end_matches('/'));
-    let holder = format!("run {} of process {}", context.run, std::process::id());
-    Ok(FileLock::acquire(&config.state_dir, &lock, &holder)?)
+/// Keeps other restores away from a database. It may not exist yet: the lock is in the one that `admin` is connected to.
+fn exclusive(
+    context: &Context,
+    config: &Config,
+    admin: &Target,
+    name: &str,
+) -> anyhow::Result<Exclusive> {
+    let key = format!("restore {name}");
+    Exclusive::acquire(context, config, ("restore", name), Some((admin, &key)))
 }
 
 fn request<'a>(
