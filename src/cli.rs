@@ -1,9 +1,10 @@
 //! The command line: what can be typed, and its help. No command is carried out here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::clock::Moment;
 use crate::config::{Compression, Percent};
@@ -65,6 +66,9 @@ pub(crate) enum Command {
     Demo(DemoArgs),
 }
 
+/// The commands about opsctl itself.
+const ABOUT_OPSCTL: &[&str] = &["status", "history", "config", "demo"];
+
 impl Command {
     /// Returns the name as it is typed.
     pub(crate) fn name(&self) -> &'static str {
@@ -109,10 +113,48 @@ impl Command {
 
     /// Is it about opsctl itself? Such runs are not worth remembering.
     pub(crate) fn is_about_opsctl(&self) -> bool {
-        matches!(
-            self,
-            Command::Status(_) | Command::History(_) | Command::Config(_) | Command::Demo(_)
-        )
+        ABOUT_OPSCTL.contains(&self.name())
+    }
+}
+
+/// What can still be told of a command line that is wrong.
+pub(crate) struct Guess {
+    pub(crate) global: Global,
+    /// As the history has it.
+    pub(crate) command: String,
+}
+
+impl Guess {
+    /// Picks out what is understood; nothing, if not even the command is known, or is not worth remembering.
+    pub(crate) fn of(arguments: &[OsString]) -> Option<Guess> {
+        let cli = Cli::command();
+        let mut understood = vec![OsString::from("opsctl")];
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let Some(long) = argument.to_str().and_then(|text| text.strip_prefix("--")) else {
+                continue;
+            };
+            let (name, value) = long.split_once('=').map_or((long, None), |(n, v)| (n, Some(v)));
+            let Some(option) = cli.get_arguments().find(|o| o.get_long() == Some(name)) else {
+                continue;
+            };
+            understood.push(argument.clone());
+            if option.get_action().takes_values() && value.is_none() {
+                understood.extend(rest.next().cloned());
+            }
+        }
+        let matches = cli.clone().ignore_errors(true).try_get_matches_from(understood).ok()?;
+        let global = Global::from_arg_matches(&matches).ok()?;
+        let above = arguments.iter().find_map(|word| cli.find_subcommand(word))?;
+        let below = arguments.iter().find_map(|word| above.find_subcommand(word));
+        let command = match below {
+            Some(below) => format!("{} {}", above.get_name(), below.get_name()),
+            None if arguments.iter().any(|word| word == "--restore-test") => {
+                format!("{} --restore-test", above.get_name())
+            }
+            None => above.get_name().to_owned(),
+        };
+        (!ABOUT_OPSCTL.contains(&above.get_name())).then_some(Guess { global, command })
     }
 }
 
@@ -451,10 +493,28 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_wrong_command_line_tells_what_it_was_to_be() {
+        let guess =
+            |line: &str| Guess::of(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+        let command = |line: &str| guess(line).map(|guess| guess.command);
+        assert_eq!(command("opsctl backup --jobs x").as_deref(), Some("backup"));
+        assert_eq!(command("opsctl --no-such backup prune").as_deref(), Some("backup prune"));
+        assert_eq!(command("opsctl backup prune --no-such").as_deref(), Some("backup prune"));
+        let test = "verify-backup --restore-test";
+        assert_eq!(command(&format!("opsctl {test} --sample x")).as_deref(), Some(test));
+        assert_eq!(command("opsctl restore --replace").as_deref(), Some("restore"));
+        assert_eq!(command("opsctl status --no-such"), None);
+        assert_eq!(command("opsctl bakcup"), None);
+        let global =
+            guess("opsctl backup --config /a --state-dir /b --json --nope").unwrap().global;
+        assert_eq!(global.config, Some("/a".into()));
+        assert_eq!((global.state_dir, global.json), (Some("/b".into()), true));
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! parse → configuration → log → signals and deadline → command → report on stdout → exit status. Locks are
 //! taken by the commands, per database. The meaning of a run's result is the command's; this module only
-//! passes it on, so that every run ends in the same way.
+//! passes it on, so that every run ends in the same way. A command line that is wrong is a run, too: it may be cron's, and
+//! nobody sees it otherwise.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -11,11 +12,11 @@ use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Global, Guess};
 use crate::clock::Moment;
 use crate::commands::{self, Context, Report, Silence};
 use crate::environment::Environment;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::history::History;
 use crate::id::RunId;
@@ -27,29 +28,73 @@ use crate::sync::lock;
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
     let environment = Environment::capture();
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let exit = match Cli::try_parse() {
+        Ok(Cli { global, command }) => {
+            let asked = Asked {
+                name: command.name().to_owned(),
+                remembered: (!command.is_about_opsctl())
+                    .then(|| (command.remembered_as().to_owned(), command.is_dry_run())),
+                global,
+            };
+            run(asked, environment, |context| commands::dispatch(context, command))
+        }
         Err(error) => {
             // Help and version are answers, and go to stdout with status 0.
-            error.print().ok();
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
-            return ExitCode::from(exit.number());
+            let is_answer = !error.use_stderr();
+            let guess = Guess::of(&std::env::args_os().collect::<Vec<_>>());
+            let is_looked_at = is_answer || std::io::stderr().is_terminal();
+            if let Some(guess) = guess.filter(|_| !is_looked_at) {
+                refuse(guess, environment, &error)
+            } else {
+                error.print().ok();
+                if is_answer { Exit::Done } else { Exit::Usage }
+            }
         }
     };
-    ExitCode::from(run(cli, environment).number())
+    ExitCode::from(exit.number())
 }
 
-fn run(cli: Cli, environment: Environment) -> Exit {
-    let now = cli.global.now.unwrap_or_else(crate::clock::now);
+/// What the command line asks for, apart from the work itself.
+struct Asked {
+    global: Global,
+    /// As it is typed.
+    name: String,
+    /// What the history calls it, and whether it is a dry run; nothing if it is not worth remembering.
+    remembered: Option<(String, bool)>,
+}
+
+/// Ends a run whose command line is wrong, with one line for the log.
+fn refuse(guess: Guess, environment: Environment, error: &clap::Error) -> Exit {
+    let said = error.to_string();
+    let (what, advice) = said.split_once("\n\n").unwrap_or((&said, ""));
+    let one_line = |text: &str, between: &str| {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.collect::<Vec<_>>().join(between)
+    };
+    let what = one_line(what.trim_start_matches("error: "), " ");
+    let message = format!("wrong command line: {what}");
+    let failure = Failure::new(Exit::Usage, message).hint(one_line(advice, "; "));
+    let Guess { global, command } = guess;
+    let asked = Asked { global, name: command.clone(), remembered: Some((command, false)) };
+    run(asked, environment, |context| commands::refuse(context, failure))
+}
+
+fn run(
+    asked: Asked,
+    environment: Environment,
+    work: impl FnOnce(&Context) -> anyhow::Result<Report>,
+) -> Exit {
+    let Asked { global, name, remembered } = asked;
+    let now = global.now.unwrap_or_else(crate::clock::now);
     let began = std::time::Instant::now();
     let id = RunId::new(now, fastrand::u32(..));
-    let bar = progress_bar(&cli);
-    log::begin(cli.global.log_format, level(&cli), &id, &bar);
+    let bar = progress_bar(&global);
+    log::begin(global.log_format, level(&global), &id, &bar);
     let (stop, abort) = (Stop::new(), Stop::new());
     if let Err(error) = watch_signals(&stop, &abort) {
         tracing::warn!("signals are not watched: {error}");
     }
-    let (json, quiet, name) = (cli.global.json, cli.global.quiet, cli.command.name());
+    let (json, quiet) = (global.json, global.quiet);
     let context = Context {
         environment,
         run: id,
@@ -57,19 +102,18 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         stop: stop.clone(),
         abort,
         progress: bar.clone(),
-        global: cli.global,
+        global,
         history: History::default(),
         outcomes: std::sync::Mutex::default(),
         textfile_dir: std::sync::OnceLock::new(),
-        begun: (!cli.command.is_about_opsctl())
-            .then(|| (cli.command.remembered_as(), cli.command.is_dry_run())),
+        remembered,
     };
-    let result = commands::dispatch(&context, cli.command);
+    let result = work(&context);
     bar.finish_and_clear();
     let error = result.as_ref().err().map(failure::one_line);
     let (exit, output) = match result {
-        Ok(report) => (report.exit, output(&report, &context, name, json, quiet)),
-        Err(error) => fail(&error, &context, name, json),
+        Ok(report) => (report.exit, output(&report, &context, &name, json, quiet)),
+        Err(error) => fail(&error, &context, &name, json),
     };
     let exit = stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop);
     // Of the same clock as the beginning, which may be a stated one.
@@ -87,7 +131,8 @@ fn run(cli: Cli, environment: Environment) -> Exit {
 
 /// Tells a monitor what became of each database. That it cannot be told changes nothing.
 fn write_metrics(context: &Context, ended_at: Moment, seconds: f64) {
-    let (Some((command, false)), Some(dir)) = (context.begun, context.textfile_dir.get()) else {
+    let (Some((command, false)), Some(dir)) = (&context.remembered, context.textfile_dir.get())
+    else {
         return;
     };
     // A run that was refused, because another is at work, leaves the word to that one.
@@ -134,8 +179,8 @@ fn fail(error: &anyhow::Error, context: &Context, command: &str, json: bool) -> 
     (exit, format!("{document:#}\n"))
 }
 
-fn level(cli: &Cli) -> Level {
-    match (cli.global.quiet, cli.global.verbose) {
+fn level(global: &Global) -> Level {
+    match (global.quiet, global.verbose) {
         (true, _) => Level::WARN,
         (false, 0) => Level::INFO,
         (false, 1) => Level::DEBUG,
@@ -144,8 +189,8 @@ fn level(cli: &Cli) -> Level {
 }
 
 /// Makes the bar: hidden unless somebody looks at stderr.
-fn progress_bar(cli: &Cli) -> ProgressBar {
-    let watched = std::io::stderr().is_terminal() && !cli.global.quiet;
+fn progress_bar(global: &Global) -> ProgressBar {
+    let watched = std::io::stderr().is_terminal() && !global.quiet;
     let bar = ProgressBar::with_draw_target(
         None,
         if watched { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },

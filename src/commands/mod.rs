@@ -15,7 +15,7 @@ use crate::cli::{Command, Global, Selection};
 use crate::clock::Moment;
 use crate::config::{self, Loaded, Overrides};
 use crate::environment::Environment;
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::history::{self, Begun, History};
 use crate::id::RunId;
@@ -44,8 +44,8 @@ pub(crate) struct Context {
     pub(crate) progress: ProgressBar,
     pub(crate) global: Global,
     pub(crate) history: History,
-    /// What the history says of the run; nothing if it is not worth remembering.
-    pub(crate) begun: Option<(&'static str, bool)>,
+    /// What the history calls the run, and whether it is a dry run; nothing if it is not worth remembering.
+    pub(crate) remembered: Option<(String, bool)>,
     /// What became of each database so far.
     pub(crate) outcomes: Mutex<BTreeMap<String, Outcome>>,
     /// Where `node_exporter` is told of them, once that is known.
@@ -91,6 +91,13 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Re
     }
 }
 
+/// Ends a run whose command line says nothing that could be carried out.
+pub(crate) fn refuse(context: &Context, failure: Failure) -> anyhow::Result<Report> {
+    // It says where the history is. What is wrong with it does not matter any more.
+    context.load(&Selection::default(), Overrides::default()).ok();
+    Err(failure.into())
+}
+
 impl Context {
     /// Reads the configuration, with what the command line says on top.
     pub(crate) fn load(
@@ -118,8 +125,8 @@ impl Context {
         {
             self.textfile_dir.set(dir.clone()).ok();
         }
-        if let (Some((command, dry_run)), Some(state_dir)) = (self.begun, state_dir) {
-            let run = Begun { id: &self.run, at: self.now, command, dry_run };
+        if let (Some((command, dry_run)), Some(state_dir)) = (&self.remembered, state_dir) {
+            let run = Begun { id: &self.run, at: self.now, command, dry_run: *dry_run };
             self.history.begin(&state_dir, &run);
         }
         loaded

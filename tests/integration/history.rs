@@ -34,6 +34,16 @@ fn every_run_is_remembered_however_it_ended() {
     sandbox.write("opsctl.toml", "");
     sandbox.set("OPSCTL_REPOSITORY", "/proc/no/such/place");
     sandbox.run(&["verify-backup"]).ends_with(3);
+    // A line of a crontab with a slip in it, which nobody sees.
+    let wrong = sandbox.run(&["backup", "--quite"]).expect(2).stderr;
+    assert!(
+        wrong.contains("backup failed: wrong command line: unexpected argument '--quite' found")
+    );
+    assert!(wrong.contains("a similar argument exists: '--quiet'"), "{wrong}");
+    let report = sandbox.json(2, &["verify-backup", "--latest", "--jobs", "many"]);
+    assert_eq!(report["exit"], 2);
+    // These are for people.
+    sandbox.run(&["history", "--no-such"]).ends_with(2);
 
     let all = runs(&sandbox, &[]);
     let said = |run: &Value| {
@@ -50,6 +60,8 @@ fn every_run_is_remembered_however_it_ended() {
             "backup false ended 12",
             "backup prune false ended 10",
             "verify-backup false ended 3",
+            "backup false ended 2",
+            "verify-backup false ended 2",
         ]
     );
     let taken = &all[1]["databases"][0];
@@ -58,7 +70,7 @@ fn every_run_is_remembered_however_it_ended() {
     assert!(all[3]["error"].as_str().unwrap().contains("no_such"), "{}", all[3]);
     assert!(all[1]["ended_at"].as_str() > all[1]["begun_at"].as_str());
 
-    assert_eq!(runs(&sandbox, &["--command", "verify-backup"]).len(), 2);
+    assert_eq!(runs(&sandbox, &["--command", "verify-backup"]).len(), 3);
     assert_eq!(runs(&sandbox, &["--database", &database]).len(), 4);
     assert!(runs(&sandbox, &["--now", "2031-01-01T00:00:00Z"]).is_empty());
     let text = sandbox.run(&["history"]).expect(0).stdout;
