@@ -33,6 +33,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
+    ("http", &["secret", "stop"]),
     ("history", &["clock", "exit", "id", "sync"]),
     ("metrics", &["clock"]),
     ("db", &["child", "environment", "secret", "stop"]),

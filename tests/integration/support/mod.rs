@@ -5,6 +5,8 @@ pub(crate) mod every_object;
 pub(crate) mod patient;
 #[allow(dead_code, reason = "the unit tests of the storage, which have it too, use the rest")]
 pub(crate) mod proxy;
+#[allow(dead_code, reason = "the unit tests of `http`, which have it too, use the rest")]
+pub(crate) mod receiver;
 pub(crate) mod running;
 pub(crate) mod s3;
 
