@@ -22,6 +22,7 @@ test='radosgw                 radosgw
       age                     age
       awscli                  aws
       python3-pip             pip3
+      python3-jsonschema      /usr/lib/python3/dist-packages/jsonschema/__init__.py
       zstd                    zstd
       strace                  strace
       openssl                 openssl

@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
 use crate::clock::Moment;
 use crate::config::{Compression, Percent};
 use crate::exit::Exit;
+use crate::health::kind::Profile;
 use crate::log::LogFormat;
 
 /// Proven backups and operations for PostgreSQL.
@@ -61,13 +62,15 @@ pub(crate) enum Command {
     VerifyBackup(VerifyBackupArgs),
     Restore(RestoreArgs),
     Status(StatusArgs),
+    HealthCheck(HealthCheckArgs),
     History(HistoryArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
 
 /// The commands about opsctl itself.
-const ABOUT_OPSCTL: &[&str] = &["status", "history", "config", "demo"];
+const ABOUT_OPSCTL: &[&str] =
+    &["status", "health-check list", "health-check explain", "history", "config", "demo"];
 
 impl Command {
     /// Returns the name as it is typed.
@@ -84,6 +87,11 @@ impl Command {
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
             Command::Status(_) => "status",
+            Command::HealthCheck(HealthCheckArgs { command: None, .. }) => "health-check",
+            Command::HealthCheck(HealthCheckArgs { command: Some(command), .. }) => match command {
+                HealthCheckCommand::List => "health-check list",
+                HealthCheckCommand::Explain(_) => "health-check explain",
+            },
             Command::History(_) => "history",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
@@ -155,6 +163,22 @@ impl Guess {
             None => above.get_name().to_owned(),
         };
         (!ABOUT_OPSCTL.contains(&above.get_name())).then_some(Guess { global, command })
+    }
+}
+
+impl Cli {
+    /// Tells in which form `health-check` was asked to answer, also by a command line that is wrong otherwise.
+    ///
+    /// Monitors read a status of 2 as critical: for this command alone a wrong command line is 3, unknown.
+    pub(crate) fn wants_answer(arguments: &[OsString]) -> Option<Format> {
+        let matches = Cli::command().ignore_errors(true).try_get_matches_from(arguments).ok()?;
+        let (name, matches) = matches.subcommand()?;
+        if name != "health-check" {
+            return None;
+        }
+        let json = matches.try_get_one("json").ok().flatten().copied().unwrap_or(false);
+        let format = matches.try_get_one("format").ok().flatten().copied();
+        Some(if json { Format::Json } else { format.unwrap_or(Format::Human) })
     }
 }
 
@@ -386,6 +410,71 @@ pub(crate) struct StatusArgs {
     pub(crate) max_age: Vec<(String, Duration)>,
 }
 
+/// Ask everything that the person on call looks at first, all at once
+///
+/// Each check is ok, warning, critical or unknown; nothing is changed anywhere, and no check waits behind a lock or keeps the
+/// others from being answered. `--timeout` is the time for all of them (10s). It ends as monitoring plugins do.
+#[derive(Args, Debug)]
+#[command(after_help = HEALTH_EXITS)]
+pub(crate) struct HealthCheckArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<HealthCheckCommand>,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// Only this check, such as connect/ip2a, or all of this kind (repeatable)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) only: Vec<String>,
+    /// Not this check, or none of this kind (repeatable)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) skip: Vec<String>,
+    /// Only checks with this tag (repeatable)
+    #[arg(long, global = true, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// How much to ask
+    #[arg(long, global = true, value_enum, default_value = "full")]
+    pub(crate) profile: Profile,
+    /// How to answer
+    #[arg(long, global = true, value_enum, default_value = "human", conflicts_with = "json")]
+    pub(crate) format: Format,
+}
+
+/// What else can be done about checks.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HealthCheckCommand {
+    /// List the checks that are asked for, with their limits
+    #[command(after_help = HEALTH_EXITS)]
+    List,
+    /// Say what a check asks, why that matters, and what to do
+    #[command(after_help = HEALTH_EXITS)]
+    Explain(ExplainArgs),
+}
+
+/// What to explain.
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArgs {
+    /// A check, or a kind of checks
+    #[arg(value_name = "NAME")]
+    pub(crate) name: String,
+}
+
+/// How `health-check` answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// What is bad, worst first; with --verbose all of it
+    Human,
+    /// One document, as docs/health-check.schema.json has it
+    Json,
+    /// One line with performance data, for Nagios, Icinga and Checkmk
+    Nagios,
+    /// Metrics
+    Prometheus,
+    /// As the expired draft draft-inadarei-api-health-check-06 has it
+    #[value(name = "health+json")]
+    HealthJson,
+    /// Test results for CI servers
+    Junit,
+}
+
 /// Show what ran, and how it ended
 ///
 /// Every run of every command is noted in the state directory when it begins and when it ends, with what became of each
@@ -481,6 +570,10 @@ Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there 
 const STATUS_EXITS: &str = "\
 Exit statuses: 0 nothing is late or failing; 3 something is; 1 failed; 10 configuration.";
 
+const HEALTH_EXITS: &str = "\
+Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also
+a wrong command line or configuration. The worst counts: critical, then unknown, then warning.";
+
 fn parse_max_age(text: &str) -> Result<(String, Duration), String> {
     let (command, age) = text.split_once('=').ok_or("use COMMAND=TIME, such as backup=26h")?;
     Ok((command.to_owned(), parse_duration(age)?))
@@ -516,5 +609,17 @@ mod tests {
             guess("opsctl backup --config /a --state-dir /b --json --nope").unwrap().global;
         assert_eq!(global.config, Some("/a".into()));
         assert_eq!((global.state_dir, global.json), (Some("/b".into()), true));
+    }
+
+    #[test]
+    fn a_wrong_command_line_of_health_check_is_known_as_such() {
+        let wants = |line: &str| {
+            Cli::wants_answer(&line.split(' ').map(OsString::from).collect::<Vec<_>>())
+        };
+        assert_eq!(wants("opsctl health-check --bad"), Some(Format::Human));
+        assert_eq!(wants("opsctl --config x health-check --json --bad"), Some(Format::Json));
+        assert_eq!(wants("opsctl health-check --format nagios --tag"), Some(Format::Nagios));
+        assert_eq!(wants("opsctl history --command health-check --bad"), None);
+        assert_eq!(wants("opsctl --bad"), None);
     }
 }

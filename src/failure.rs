@@ -107,6 +107,16 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
     Some(hint.to_owned())
 }
 
+/// Says on stderr why a command failed and what to do about it, and returns both.
+pub(crate) fn log(command: &str, error: &anyhow::Error) -> (String, Option<String>) {
+    let (message, hint) = (one_line(error), hint(error));
+    tracing::error!("{command} failed: {message}");
+    if let Some(hint) = &hint {
+        tracing::error!("hint: {hint}");
+    }
+    (message, hint)
+}
+
 /// Returns the whole chain of causes on one line.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();

@@ -1,7 +1,7 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! remembers what ran, and says what is late.
+//! remembers what ran, says what is late, and asks everything that the person on call looks at first.
 //! This page is the map.
 //!
 //! # Promises
@@ -35,6 +35,10 @@
 //! | restore test | restoring a backup into a throwaway server, or a given one, and comparing what came out with what was dumped | |
 //! | piece | a part of a backup's rows and large objects that one verification looks at, if it takes a sample | |
 //! | history | what ran, and how it ended: in `history.db` in the state directory | journal |
+//! | check | one named question to the system; its kind is the part of the name before the slash | probe, test |
+//! | outcome | ok, warning, unknown or critical, in this order of badness | state, severity |
+//! | reading | what a check found: outcome, message, numbers | result |
+//! | inquiry | one conversation that answers one or several checks | |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -53,6 +57,10 @@
 //!   repository lease chunk   names and folders; who is at work in them; one chunk, read and compared
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
+//! health/                  checks: asked all at once, answered in several formats
+//!   kind limits select     the table of kinds, when a number is bad, which checks are wanted: pure
+//!   check run format       one check, asking all of them, writing the answers down
+//!   postgres               what is asked of a server
 //! db/ storage/ child http  connect, copy, lock; put, get, list, remove; programs; requests. No configuration, no command
 //! history/                 every run, what became of each database, and the runs that never ended
 //! metrics                  what a monitor is told of each run
@@ -70,7 +78,8 @@
 //! its part of the report → report on stdout → history, metrics → exit status. stdout carries the report and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
 //! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
-//! has the table of statuses, `failure` decides which error has which.
+//! has the table of statuses, `failure` decides which error has which. `health-check` alone ends as monitoring plugins do
+//! (0 ok, 1 warning, 2 critical, 3 unknown), also where it cannot begin.
 //!
 //! # A backup in its repository
 //!
@@ -120,6 +129,9 @@
 //! | a history that is broken stops no run, and a killed run is seen | `a_broken_history_is_set_aside_and_begun_anew`, `a_killed_run_is_shown_as_killed_and_blocks_nobody` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
+//! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
+//! | a literal of a query shows itself nowhere | `no_literal_is_left` |
+//! | every kind of check is explained, in one place | `every_kind_is_explained_and_every_explanation_has_its_kind` |
 //! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
@@ -158,6 +170,7 @@ mod exit;
 mod failure;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod health;
 mod history;
 #[allow(dead_code, reason = "the first who send something come with the next commits")]
 mod http;

@@ -91,7 +91,11 @@ pub(crate) fn write(dir: &Path, outcome: &Outcome<'_>) -> io::Result<()> {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
         read => read.unwrap_or_default(),
     };
-    let text = render(outcome, last_success(&before));
+    replace(dir, &name, &render(outcome, last_success(&before)))
+}
+
+/// Replaces a file of metrics in `dir`, which must exist.
+pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     // In the same directory, and not ending in `.prom`.
     let temporary = dir.join(format!(".{name}.{}", std::process::id()));
     let write = || {
@@ -100,7 +104,7 @@ pub(crate) fn write(dir: &Path, outcome: &Outcome<'_>) -> io::Result<()> {
         let mut file = open.open(&temporary)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&temporary, &path)
+        std::fs::rename(&temporary, dir.join(name))
     };
     write().inspect_err(|_| drop(std::fs::remove_file(&temporary)))
 }

@@ -12,12 +12,13 @@ use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
-use crate::cli::{Cli, Global, Guess};
+use crate::cli::{Cli, Format, Global, Guess};
 use crate::clock::Moment;
-use crate::commands::{self, Context, Report, Silence};
+use crate::commands::{self, Context, Report, Said, Silence};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::failure;
+use crate::health::Outcome;
 use crate::history::History;
 use crate::id::RunId;
 use crate::log;
@@ -28,7 +29,7 @@ use crate::sync::lock;
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
     let environment = Environment::capture();
-    let exit = match Cli::try_parse() {
+    let status = match Cli::try_parse() {
         Ok(Cli { global, command }) => {
             let asked = Asked {
                 name: command.name().to_owned(),
@@ -41,17 +42,23 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => {
             // Help and version are answers, and go to stdout with status 0.
             let is_answer = !error.use_stderr();
-            let guess = Guess::of(&std::env::args_os().collect::<Vec<_>>());
-            let is_looked_at = is_answer || std::io::stderr().is_terminal();
-            if let Some(guess) = guess.filter(|_| !is_looked_at) {
-                refuse(guess, environment, &error)
+            let arguments: Vec<_> = std::env::args_os().collect();
+            let answer = Cli::wants_answer(&arguments);
+            let for_people = matches!(answer, None | Some(Format::Human));
+            let is_looked_at = is_answer || for_people && std::io::stderr().is_terminal();
+            if let Some(guess) = Guess::of(&arguments).filter(|_| !is_looked_at) {
+                refuse(guess, environment, &error, answer)
             } else {
                 error.print().ok();
-                if is_answer { Exit::Done } else { Exit::Usage }
+                match (is_answer, answer) {
+                    (true, _) => Exit::Done.number(),
+                    (false, None) => Exit::Usage.number(),
+                    (false, Some(_)) => Outcome::Unknown.number(),
+                }
             }
         }
     };
-    ExitCode::from(exit.number())
+    ExitCode::from(status)
 }
 
 /// What the command line asks for, apart from the work itself.
@@ -64,7 +71,12 @@ struct Asked {
 }
 
 /// Ends a run whose command line is wrong, with one line for the log.
-fn refuse(guess: Guess, environment: Environment, error: &clap::Error) -> Exit {
+fn refuse(
+    guess: Guess,
+    environment: Environment,
+    error: &clap::Error,
+    answer: Option<Format>,
+) -> u8 {
     let said = error.to_string();
     let (what, advice) = said.split_once("\n\n").unwrap_or((&said, ""));
     let one_line = |text: &str, between: &str| {
@@ -76,20 +88,20 @@ fn refuse(guess: Guess, environment: Environment, error: &clap::Error) -> Exit {
     let failure = Failure::new(Exit::Usage, message).hint(one_line(advice, "; "));
     let Guess { global, command } = guess;
     let asked = Asked { global, name: command.clone(), remembered: Some((command, false)) };
-    run(asked, environment, |context| commands::refuse(context, failure))
+    run(asked, environment, |context| commands::refuse(context, failure, answer))
 }
 
 fn run(
     asked: Asked,
     environment: Environment,
-    work: impl FnOnce(&Context) -> anyhow::Result<Report>,
-) -> Exit {
+    work: impl FnOnce(&Context) -> anyhow::Result<Said>,
+) -> u8 {
     let Asked { global, name, remembered } = asked;
     let now = global.now.unwrap_or_else(crate::clock::now);
     let began = std::time::Instant::now();
     let id = RunId::new(now, fastrand::u32(..));
     let bar = progress_bar(&global);
-    log::begin(global.log_format, level(&global), &id, &bar);
+    log::begin(global.log_format, level(&global, &name), &id, &bar);
     let (stop, abort) = (Stop::new(), Stop::new());
     if let Err(error) = watch_signals(&stop, &abort) {
         tracing::warn!("signals are not watched: {error}");
@@ -110,22 +122,29 @@ fn run(
     };
     let result = work(&context);
     bar.finish_and_clear();
-    let error = result.as_ref().err().map(failure::one_line);
-    let (exit, output) = match result {
-        Ok(report) => (report.exit, output(&report, &context, &name, json, quiet)),
-        Err(error) => fail(&error, &context, &name, json),
+    let of_exit = |exit: Exit| {
+        stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop).number()
     };
-    let exit = stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop);
+    let (status, output, error) = match result {
+        Ok(Said::Report(report)) => {
+            (of_exit(report.exit), output(&report, &context, &name, json, quiet), None)
+        }
+        Ok(Said::Answer(answered)) => (answered.status, answered.stdout, answered.error),
+        Err(error) => {
+            let (exit, output) = fail(&error, &context, &name, json);
+            (of_exit(exit), output, Some(failure::one_line(&error)))
+        }
+    };
     // Of the same clock as the beginning, which may be a stated one.
     let ended_at = now + began.elapsed();
-    context.history.end(ended_at, exit, error.as_deref());
+    context.history.end(ended_at, status, error.as_deref());
     write_metrics(&context, ended_at, began.elapsed().as_secs_f64());
     match std::io::stdout().write_all(output.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             tracing::error!("the report could not be written: {error}");
-            exit.max(Exit::Failed)
+            if status == 0 { Exit::Failed.number() } else { status }
         }
-        _ => exit,
+        _ => status,
     }
 }
 
@@ -163,12 +182,7 @@ fn output(report: &Report, context: &Context, command: &str, json: bool, quiet: 
 /// Says on stderr why a run failed, and returns what it puts on stdout.
 fn fail(error: &anyhow::Error, context: &Context, command: &str, json: bool) -> (Exit, String) {
     let exit = context.stop.reason().map_or_else(|| failure::exit(error), failure::exit_of_stop);
-    let message = failure::one_line(error);
-    let hint = failure::hint(error);
-    tracing::error!("{command} failed: {message}");
-    if let Some(hint) = &hint {
-        tracing::error!("hint: {hint}");
-    }
+    let (message, hint) = failure::log(command, error);
     if !json {
         return (exit, String::new());
     }
@@ -179,8 +193,10 @@ fn fail(error: &anyhow::Error, context: &Context, command: &str, json: bool) -> 
     (exit, format!("{document:#}\n"))
 }
 
-fn level(global: &Global) -> Level {
-    match (global.quiet, global.verbose) {
+fn level(global: &Global, name: &str) -> Level {
+    // The first one of `health-check` is about its report.
+    let of_report = u8::from(name == "health-check");
+    match (global.quiet, global.verbose.saturating_sub(of_report)) {
         (true, _) => Level::WARN,
         (false, 0) => Level::INFO,
         (false, 1) => Level::DEBUG,

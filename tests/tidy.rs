@@ -29,7 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("lock", &[]),
     ("id", &["clock"]),
     ("log", &["clock", "id", "secret"]),
-    ("config", &["clock", "environment", "secret"]),
+    ("config", &["clock", "environment", "health::kind", "secret"]),
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
@@ -50,6 +50,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backup::retention", &["clock", "config::Retention", "id"]),
     ("backup::shrink", &["backup::manifest"]),
     ("backup::notes", &["backup::manifest", "compression"]),
+    // The kinds of checks are a table, which the configuration must know as well.
+    ("health", &[BELOW, "config", "db", "text"]),
+    ("health::kind", &[]),
+    ("health::limits", &[]),
+    ("health::postgres::literals", &[]),
+    ("health::format", &["clock"]),
     // One invocation.
     (
         "failure",
@@ -66,7 +72,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("cli", &["clock", "config", "exit", "log"]),
+    ("cli", &["clock", "config", "exit", "health::kind", "log"]),
     (
         "commands",
         &[
@@ -78,15 +84,28 @@ const LAYERS: &[(&str, &[&str])] = &[
             "environment",
             "exit",
             "failure",
+            "health",
             "history",
             "lock",
+            "metrics",
             "storage",
             "text",
         ],
     ),
     (
         "run",
-        &[BELOW, "cli", "commands", "environment", "exit", "failure", "history", "log", "metrics"],
+        &[
+            BELOW,
+            "cli",
+            "commands",
+            "environment",
+            "exit",
+            "failure",
+            "health::Outcome",
+            "history",
+            "log",
+            "metrics",
+        ],
     ),
     ("lib", &[]),
     ("main", &[]),

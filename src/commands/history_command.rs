@@ -4,6 +4,7 @@ use crate::cli::HistoryArgs;
 use crate::commands::{Context, Report, Silence};
 use crate::config::Overrides;
 use crate::exit::Exit;
+use crate::health::Outcome;
 use crate::history::{self, Run, State};
 use crate::text::{Table, duration};
 
@@ -44,6 +45,10 @@ fn ending(run: &Run) -> String {
         (State::Running, _) => "is running".to_owned(),
         (State::Killed, _) | (State::Ended, None) => "KILLED".to_owned(),
         (State::Ended, Some(0)) => "well".to_owned(),
+        (State::Ended, Some(status)) if run.command == "health-check" && run.error.is_none() => {
+            let outcome = Outcome::from_number(status.into());
+            outcome.map_or("UNKNOWN".to_owned(), |outcome| outcome.name().to_uppercase())
+        }
         (State::Ended, Some(exit)) => {
             let errors = run.databases.iter().filter_map(|part| part.error.as_ref());
             let why = run.error.iter().chain(errors).next();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 
-use crate::cli::{Command, Global, Selection};
+use crate::cli::{Command, Format, Global, Selection};
 use crate::clock::Moment;
 use crate::config::{self, Loaded, Overrides};
 use crate::environment::Environment;
@@ -26,6 +26,7 @@ mod backup;
 mod config_command;
 mod demo;
 mod exclusive;
+mod health_check;
 mod history_command;
 mod open;
 mod restore;
@@ -70,6 +71,24 @@ pub(crate) struct Report {
     pub(crate) silence: Silence,
 }
 
+/// What a command says at its end.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Report(Report),
+    /// `health-check` ends as monitoring plugins do.
+    Answer(Answered),
+}
+
+/// An answer to a monitor.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    /// 0 to 3.
+    pub(crate) status: u8,
+    pub(crate) stdout: String,
+    /// Why there is no real one.
+    pub(crate) error: Option<String>,
+}
+
 /// May `--quiet` suppress a successful report?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Silence {
@@ -79,23 +98,32 @@ pub(crate) enum Silence {
 }
 
 /// Carries a command out.
-pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Report> {
-    match command {
+pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Said> {
+    let report = match command {
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::Status(args) => status::run(context, &args),
+        Command::HealthCheck(args) => return Ok(Said::Answer(health_check::run(context, &args))),
         Command::History(args) => history_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
-    }
+    };
+    report.map(Said::Report)
 }
 
-/// Ends a run whose command line says nothing that could be carried out.
-pub(crate) fn refuse(context: &Context, failure: Failure) -> anyhow::Result<Report> {
+/// Ends a run whose command line says nothing that could be carried out; `answer` is how `health-check` was to answer.
+pub(crate) fn refuse(
+    context: &Context,
+    failure: Failure,
+    answer: Option<Format>,
+) -> anyhow::Result<Said> {
     // It says where the history is. What is wrong with it does not matter any more.
     context.load(&Selection::default(), Overrides::default()).ok();
-    Err(failure.into())
+    match answer {
+        Some(format) => Ok(Said::Answer(health_check::failed(format, &failure.into()))),
+        None => Err(failure.into()),
+    }
 }
 
 impl Context {
@@ -145,13 +173,17 @@ impl Context {
             Ok(done) => {
                 let (exit, report) = says(done);
                 let figures = history::figures(&report);
-                self.history.database_ended(database, exit, Ok(&figures));
+                self.history.database_ended(database, exit.number(), Ok(&figures));
                 (exit, figures)
             }
             Err(error) => {
                 let stopped = self.stop.reason().map(failure::exit_of_stop);
                 let exit = stopped.unwrap_or_else(|| failure::exit(error));
-                self.history.database_ended(database, exit, Err(&failure::one_line(error)));
+                self.history.database_ended(
+                    database,
+                    exit.number(),
+                    Err(&failure::one_line(error)),
+                );
                 (exit, BTreeMap::new())
             }
         };

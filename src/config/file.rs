@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::find::Found;
+use super::health::Health;
 use super::s3::S3Entry;
 use super::schedule::{COMMANDS, When};
 use super::section::{At, Document, Keys, Section, absolute};
@@ -30,6 +31,7 @@ pub(super) const KEYS: Keys = &[
             "verify",
             "schedule",
             "metrics",
+            "health",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -73,6 +75,47 @@ pub(super) const KEYS: Keys = &[
     ),
     ("schedule", &["backup", "verify_backup", "restore_test", "grace"]),
     ("metrics", &["textfile_dir"]),
+    (
+        "health",
+        &[
+            "timeout",
+            "skip",
+            "connect",
+            "connections",
+            "idle-in-transaction",
+            "longest-query",
+            "lock-waits",
+            "xid-age",
+            "multixact-age",
+            "xmin-horizon",
+            "prepared-transactions",
+            "replication-lag",
+            "replication-slots",
+            "archiver",
+            "checksum-failures",
+            "sequences",
+            "invalid-indexes",
+            "extensions",
+            "minor-version",
+            "clock-skew",
+            "http",
+        ],
+    ),
+    ("health.KIND", &["warning", "critical", "timeout", "for", "retries", "tags"]),
+    (
+        "health.http",
+        &[
+            "name",
+            "url",
+            "expect_status",
+            "warning",
+            "critical",
+            "timeout",
+            "for",
+            "retries",
+            "tags",
+        ],
+    ),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
 ];
@@ -89,6 +132,7 @@ pub(super) struct File {
     pub(super) schedule: ScheduleEntry,
     /// `textfile_dir` of `[metrics]`.
     pub(super) textfile_dir: Option<At<PathBuf>>,
+    pub(super) health: Health,
 }
 
 /// `[database]` or one of `[databases.NAME]`.
@@ -168,6 +212,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         queries: queries(&document, &top),
         schedule: schedule(&document, &top),
         textfile_dir: textfile_dir(&document, &top),
+        health: Health::read(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);

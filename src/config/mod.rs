@@ -4,7 +4,7 @@
 //! and decides; it connects to nothing and creates nothing.
 //!
 //! `find.rs` finds and reads the file, `file.rs` understands it with the help of `section.rs`,
-//! `value.rs` and `url.rs`; `resolve.rs`, `databases.rs`, `repositories.rs` and `s3.rs` merge it with flags
+//! `value.rs` and `url.rs`, and of `health/` for its section; `resolve.rs`, `databases.rs`, `repositories.rs` and `s3.rs` merge it with flags
 //! and environment; `show.rs` tells what came out and from where.
 
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ mod databases;
 mod error;
 mod file;
 mod find;
+mod health;
 mod repositories;
 mod resolve;
 mod s3;
@@ -30,6 +31,7 @@ mod value;
 mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
+pub(crate) use health::{CheckSettings, Health};
 pub(crate) use schedule::Schedule;
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
@@ -133,6 +135,8 @@ pub(crate) struct Config {
     pub(crate) schedule: Schedule,
     /// Where `node_exporter` looks for files.
     pub(crate) textfile_dir: Option<PathBuf>,
+    /// What is asked by `health-check`.
+    pub(crate) health: Health,
 }
 
 /// A question to a restored database whose answer is known.

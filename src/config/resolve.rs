@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file::{self, File};
+use super::health::Health;
 use super::schedule::{COMMANDS, GRACE, Schedule, Scheduled, When};
 use super::section::{At, absolute};
 use super::{Backup, Compression, Config, Error, Loaded, Overrides, Problem, Source, find, value};
@@ -58,6 +59,7 @@ pub(super) fn load(
         queries: file.queries.clone(),
         schedule: merge.schedule(),
         textfile_dir: merge.textfile_dir(),
+        health: merge.health(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;
@@ -102,6 +104,14 @@ impl Merge<'_> {
         let working_directory = self.working_directory;
         let parse = |text: &str| absolute(text, working_directory);
         self.setting(names, None, parse, self.file.textfile_dir.as_ref())
+    }
+
+    fn health(&mut self) -> Health {
+        let health = self.file.health.clone();
+        for stated in &health.stated {
+            self.note(stated.key.clone(), self.file.source(stated.line));
+        }
+        health
     }
 
     fn schedule(&mut self) -> Schedule {

@@ -158,6 +158,18 @@ impl<'d> Section<'d> {
         number.map(|value| At { value, line })
     }
 
+    /// Returns a number, or a string that `parse` makes one of.
+    pub(super) fn amount(
+        &self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<f64, String>,
+    ) -> Option<At<f64>> {
+        match self.value(key)?.value {
+            DeValue::String(_) => self.parsed(key, parse),
+            _ => self.decimal(key),
+        }
+    }
+
     /// Returns a string, read by `parse`; its complaint is preceded by the key.
     pub(super) fn parsed<T>(
         &self,

@@ -38,6 +38,10 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
     }
     list.add("schedule.grace", format_duration(loaded.config.schedule.grace));
     list.add_path("metrics.textfile_dir".to_owned(), loaded.config.textfile_dir.as_deref());
+    list.add("health.timeout", format_duration(loaded.config.health.timeout));
+    for stated in loaded.config.health.stated.iter().filter(|s| s.key != "health.timeout") {
+        list.add(stated.key.clone(), stated.value.clone());
+    }
     for query in &loaded.config.queries {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }

@@ -198,6 +198,12 @@ impl Target {
         Target { database: name.to_owned(), ..self.clone() }
     }
 
+    /// Returns the same, but no attempt takes longer than `limit`.
+    pub(crate) fn with_connect_timeout(&self, limit: Duration) -> Target {
+        let limit = self.connect_timeout.map_or(limit, |stated| stated.min(limit));
+        Target { connect_timeout: Some(limit), ..self.clone() }
+    }
+
     /// Returns the same with only this server.
     pub(super) fn with_host(&self, host: Host) -> Target {
         Target { hosts: vec![host], session: Session::Any, ..self.clone() }

@@ -61,7 +61,13 @@ pub(crate) fn judge(expected: &Expected<'_>, runs: &[Run], now: Moment) -> Stand
         None => None,
     };
     let own: Vec<&Run> = runs.iter().filter(counts).filter(|run| exit(run).is_some()).collect();
-    let is_good = |run: &Run| run.state == State::Ended && exit(run) == Some(Some(0));
+    // Whatever a monitor was told, it was told; without any database there was no answer.
+    let answered = |run: &Run| command == "health-check" && !run.databases.is_empty();
+    let is_good = |run: &Run| {
+        let exit = exit(run).flatten();
+        let ended_well = exit == Some(0) || answered(run) && exit.is_some_and(|exit| exit <= 3);
+        run.state == State::Ended && ended_well
+    };
     let last_success = own.iter().rfind(|run| is_good(run)).map(|run| run.begun_at);
     // One that was refused, because another was at work, says nothing: the other one does.
     let was_refused = |run: &Run| exit(run).flatten() == Some(Exit::Locked.number());
@@ -179,6 +185,19 @@ mod tests {
         assert!(standing(&[], "20T12:00").late);
         let only_other = [run("18T12:00", "verify-backup", Ended, Some(0))];
         assert!(well(&only_other, "19T02:30") && !well(&only_other, "19T03:30"));
+    }
+
+    #[test]
+    fn a_health_check_ran_whatever_it_said() {
+        let judge_it = |run: Run| {
+            let (command, database, grace) = ("health-check", "ip2a", Duration::from_secs(3600));
+            let next = |moment: Moment| Some(moment + chrono::TimeDelta::minutes(5));
+            let expected = Expected { command, database, next: &next, grace, max_age: None };
+            judge(&expected, &[run], at("19T02:10")).is_well()
+        };
+        let critical = run("19T02:00", "health-check", State::Ended, Some(2));
+        assert!(judge_it(critical.clone()));
+        assert!(!judge_it(Run { databases: Vec::new(), exit: Some(3), ..critical }));
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use crate::clock::Moment;
-use crate::exit::Exit;
 use crate::id::RunId;
 use crate::sync::lock;
 
@@ -101,17 +100,17 @@ impl History {
     pub(crate) fn database_ended(
         &self,
         database: &str,
-        exit: Exit,
+        exit: u8,
         outcome: Result<&BTreeMap<String, serde_json::Number>, &str>,
     ) {
         let figures = outcome.map(|figures| serde_json::to_string(figures).unwrap_or_default());
         let figures = figures.unwrap_or_else(|_| "{}".to_owned());
-        self.write(|open| open.part_ended(database, exit.number(), &figures, outcome.err()));
+        self.write(|open| open.part_ended(database, exit, &figures, outcome.err()));
     }
 
     /// Notes the end of the run.
-    pub(crate) fn end(&self, at: Moment, exit: Exit, error: Option<&str>) {
-        self.write(|open| open.end(at, exit.number(), error));
+    pub(crate) fn end(&self, at: Moment, exit: u8, error: Option<&str>) {
+        self.write(|open| open.end(at, exit, error));
         *lock(&self.open) = None;
     }
 

@@ -18,6 +18,7 @@ mod demo;
 mod documents;
 mod exit_statuses;
 mod faults;
+mod health_check;
 mod history;
 mod kill;
 mod locks;

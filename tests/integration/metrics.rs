@@ -2,15 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
-use crate::support::{Cluster, Sandbox, stock};
-
-fn promtool() -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-promtool.sh");
-    let output = stock(Command::new("bash").arg(script).stdin(Stdio::null()));
-    Command::new(output.lines().last().expect("install-promtool.sh says where"))
-}
+use crate::support::{Cluster, Sandbox, promtool, stock};
 
 #[test]
 fn prometheus_reads_what_every_run_writes() {

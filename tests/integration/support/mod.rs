@@ -266,3 +266,10 @@ pub(crate) fn other_major(major: u32) -> PathBuf {
         stock(Command::new("bash").arg(script).arg(major.to_string()).stdin(Stdio::null()));
     PathBuf::from(output.lines().last().expect("install-postgres.sh says where"))
 }
+
+/// Returns Prometheus' own parser, installing it first if need be.
+pub(crate) fn promtool() -> Command {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-promtool.sh");
+    let output = stock(Command::new("bash").arg(script).stdin(Stdio::null()));
+    Command::new(output.lines().last().expect("install-promtool.sh says where"))
+}

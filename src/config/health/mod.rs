@@ -1,0 +1,273 @@
+//! `[health]`: what `opsctl health-check` asks, and what it thinks of the answers.
+//!
+//! A kind of check that needs nothing said about it has a table of its name, `[health.connections]`; one that must know what
+//! to ask has a list, `[[health.http]]`, and a file here that reads it. Both understand the keys of [`CheckSettings`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::file::KEYS;
+use super::section::{At, Document, Section};
+use super::value::{self, format_duration, quote};
+use crate::health::kind::{self, Kind, Unit};
+
+mod http;
+
+pub(crate) use http::Http;
+
+/// How long all checks together may take, unless told otherwise.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the section says.
+#[derive(Clone, Debug)]
+pub(crate) struct Health {
+    /// How long all checks together may take.
+    pub(crate) timeout: Duration,
+    /// Names of checks or kinds that are not asked for.
+    pub(crate) skip: Vec<String>,
+    pub(crate) http: Vec<Http>,
+    kinds: BTreeMap<&'static str, CheckSettings>,
+    /// Every key that is there, as `config show` tells it.
+    pub(super) stated: Vec<Stated>,
+}
+
+/// What can be said of any check; what is not said is the kind's default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct CheckSettings {
+    pub(crate) tags: Vec<String>,
+    pub(crate) timeout: Option<Duration>,
+    /// In the kind's unit.
+    pub(crate) warning: Option<f64>,
+    pub(crate) critical: Option<f64>,
+    /// `for`: how many runs in a row it must be bad.
+    pub(crate) runs: Option<u32>,
+    pub(crate) retries: Option<u32>,
+}
+
+/// A key with its value as text and its line.
+#[derive(Clone, Debug)]
+pub(super) struct Stated {
+    pub(super) key: String,
+    pub(super) value: String,
+    pub(super) line: usize,
+}
+
+impl Default for Health {
+    fn default() -> Health {
+        Health {
+            timeout: TIMEOUT,
+            skip: Vec::new(),
+            http: Vec::new(),
+            kinds: BTreeMap::new(),
+            stated: Vec::new(),
+        }
+    }
+}
+
+impl Health {
+    /// Returns what is said of all checks of a kind.
+    pub(crate) fn of_kind(&self, kind: &Kind) -> CheckSettings {
+        self.kinds.get(kind.name).cloned().unwrap_or_default()
+    }
+
+    /// Reads the section.
+    pub(super) fn read(document: &Document<'_>, top: &Section<'_>) -> Health {
+        let mut health = Health::default();
+        let Some(table) = top.table("health") else { return health };
+        let section = Section::open(document, "health".to_owned(), table.value, "health", KEYS);
+        let mut keys = Reader { document, section, key: "health".to_owned(), stated: Vec::new() };
+        health.timeout = keys.duration("timeout").unwrap_or(TIMEOUT);
+        health.skip = keys.texts("skip");
+        for kind in kind::all().filter(|kind| !LISTS.contains(&kind.name)) {
+            if let Some(table) = keys.section.table(kind.name) {
+                let mut keys = keys.below(kind.name, &table, "health.KIND");
+                health.kinds.insert(kind.name, keys.settings(kind));
+                health.stated.append(&mut keys.stated);
+            }
+        }
+        health.http = keys.list("http", Http::read, &mut health.stated);
+        health.stated.append(&mut keys.stated);
+        health.stated.sort_by_key(|stated| stated.line);
+        health
+    }
+}
+
+/// The kinds that are lists.
+const LISTS: &[&str] = &["http"];
+
+/// Reads the keys of one table, and remembers them.
+pub(super) struct Reader<'d> {
+    document: &'d Document<'d>,
+    pub(super) section: Section<'d>,
+    /// Where it is, for `config show`: `health.http.api`.
+    key: String,
+    stated: Vec<Stated>,
+}
+
+impl<'d> Reader<'d> {
+    /// Remembers what was found.
+    pub(super) fn take<T>(
+        &mut self,
+        key: &str,
+        found: Option<At<T>>,
+        show: impl FnOnce(&T) -> String,
+    ) -> Option<T> {
+        let At { value, line } = found?;
+        let shown = show(&value);
+        self.stated.push(Stated { key: format!("{}.{key}", self.key), value: shown, line });
+        Some(value)
+    }
+
+    #[allow(dead_code, reason = "the checks over the network and of the host use it")]
+    pub(super) fn text(&mut self, key: &str) -> Option<String> {
+        let found = self.section.parsed(key, value::parse_text);
+        self.take(key, found, Clone::clone)
+    }
+
+    pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
+        let found = self.section.strings(key, value::parse_text);
+        self.take(key, found, |list| list.join(", ")).unwrap_or_default()
+    }
+
+    pub(super) fn number(
+        &mut self,
+        key: &str,
+        range: std::ops::RangeInclusive<u32>,
+    ) -> Option<u32> {
+        let found = self.section.number(key, range);
+        self.take(key, found, ToString::to_string)
+    }
+
+    pub(super) fn duration(&mut self, key: &str) -> Option<Duration> {
+        let found = self.section.parsed(key, value::parse_duration);
+        self.take(key, found, |time| format_duration(*time))
+    }
+
+    /// Reads what can be said of any check.
+    pub(super) fn settings(&mut self, kind: &Kind) -> CheckSettings {
+        let mut limit = |key: &str| {
+            let found = self.section.amount(key, |text| parse_amount(text, kind.unit));
+            self.take(key, found, ToString::to_string)
+        };
+        let (warning, critical) = (limit("warning"), limit("critical"));
+        CheckSettings {
+            tags: self.texts("tags"),
+            timeout: self.duration("timeout"),
+            warning,
+            critical,
+            runs: self.number("for", 1..=100),
+            retries: self.number("retries", 0..=10),
+        }
+    }
+
+    /// Says what is wrong with the table as a whole.
+    pub(super) fn problem(&self, line: usize, message: &str) {
+        self.document.problem(line, message);
+    }
+
+    fn below(&self, name: &str, table: &At<&'d DeTable<'d>>, kind: &str) -> Reader<'d> {
+        let key = format!("{}.{name}", self.key);
+        let section = Section::open(self.document, key.clone(), table.value, kind, KEYS);
+        Reader { document: self.document, section, key, stated: Vec::new() }
+    }
+
+    /// Reads a list of tables, each with a `name` of its own.
+    fn list<T>(
+        &self,
+        kind: &'static str,
+        read: impl Fn(&mut Reader<'d>, String, usize) -> Option<T>,
+        stated: &mut Vec<Stated>,
+    ) -> Vec<T> {
+        let mut names: Vec<String> = Vec::new();
+        let mut entries = Vec::new();
+        for table in self.section.list_of_tables(kind) {
+            let mut keys = self.below(kind, &table, &format!("health.{kind}"));
+            let name = keys
+                .section
+                .parsed("name", |text| value::check_name(text).map(|()| text.to_owned()));
+            let Some(At { value: name, .. }) = name else {
+                if keys.section.line_of("name").is_none() {
+                    keys.problem(table.line, &format!("[[health.{kind}]] needs `name`"));
+                }
+                continue;
+            };
+            if names.contains(&name) {
+                keys.problem(
+                    table.line,
+                    &format!("two of [[health.{kind}]] are named {}", quote(&name)),
+                );
+            }
+            names.push(name.clone());
+            keys.key = format!("health.{kind}.{name}");
+            entries.extend(read(&mut keys, name, table.line));
+            stated.append(&mut keys.stated);
+        }
+        entries
+    }
+}
+
+/// Reads a limit that is written with its unit.
+fn parse_amount(text: &str, unit: Unit) -> Result<f64, String> {
+    let seconds = || value::parse_duration(text).map(|time| time.as_secs_f64());
+    match unit {
+        Unit::Seconds => seconds(),
+        Unit::Days => seconds().map(|seconds| seconds / 86_400.0),
+        Unit::Percent => {
+            let number = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
+            number.ok_or_else(|| format!("{} is not a percentage like 80%", quote(text)))
+        }
+        Unit::Bytes => {
+            const UNITS: [(&str, f64); 8] = [
+                ("KiB", 1024.0),
+                ("MiB", 1_048_576.0),
+                ("GiB", 1_073_741_824.0),
+                ("TiB", 1_099_511_627_776.0),
+                ("kB", 1e3),
+                ("MB", 1e6),
+                ("GB", 1e9),
+                ("TB", 1e12),
+            ];
+            let number = UNITS.iter().find_map(|(name, factor)| {
+                Some(text.strip_suffix(name)?.trim().parse::<f64>().ok()? * factor)
+            });
+            number.ok_or_else(|| format!("{} is not a size like 5GB or 512MiB", quote(text)))
+        }
+        Unit::Count => Err("must be a number without quotes".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_written_with_their_unit() {
+        assert_eq!(parse_amount("5m", Unit::Seconds), Ok(300.0));
+        assert_eq!(parse_amount("80%", Unit::Percent), Ok(80.0));
+        assert_eq!(parse_amount("30d", Unit::Days), Ok(30.0));
+        assert_eq!(parse_amount("5GB", Unit::Bytes), Ok(5e9));
+        assert_eq!(parse_amount("512MiB", Unit::Bytes), Ok(536_870_912.0));
+        for (text, unit) in
+            [("5", Unit::Seconds), ("5m", Unit::Bytes), ("1", Unit::Count), ("x%", Unit::Percent)]
+        {
+            assert!(parse_amount(text, unit).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_kind_has_its_place() {
+        let known = |section: &str| {
+            KEYS.iter().find(|(name, _)| *name == section).map_or(&[][..], |(_, keys)| keys)
+        };
+        for kind in kind::all() {
+            assert!(known("health").contains(&kind.name), "KEYS: `health` lacks {}", kind.name);
+        }
+        for list in LISTS {
+            for key in known("health.KIND").iter().chain(&["name"]) {
+                assert!(known(&format!("health.{list}")).contains(key), "KEYS: {list} lacks {key}");
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What leaves the server as WAL: to standbys, through slots, into the archive.
+
+use anyhow::Context as _;
+
+use super::session::{Row, Server};
+use super::{Question, size, span};
+use crate::health::{Check, Outcome, Reading, Unit};
+
+pub(super) const QUESTIONS: &[Question] = &[
+    Question { kind: "replication-lag", sql: lag_sql, read: lag },
+    Question { kind: "replication-slots", sql: slots_sql, read: slots },
+    Question { kind: "archiver", sql: |_| ARCHIVER.to_owned(), read: archiver },
+];
+
+/// Of a standby: how old what it shows is. When it has replayed all that it received it is as new as its primary, provided
+/// that it receives.
+const STANDBY: &str = "
+    SELECT pg_last_wal_receive_lsn() IS NOT DISTINCT FROM pg_last_wal_replay_lsn() AS caught_up,
+        extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS seconds,
+        pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS bytes,
+        EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS receives,
+        coalesce(current_setting('primary_conninfo', true), '') <> '' AS streams,
+        pg_is_wal_replay_paused() AS paused";
+
+/// Of a primary: how far its standbys are behind, by what each last said.
+const PRIMARY: &str = "
+    SELECT application_name, coalesce(client_addr::text, 'local') AS address, state,
+        extract(epoch FROM replay_lag) AS seconds,
+        pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, sent_lsn)) AS bytes
+    FROM pg_stat_replication ORDER BY replay_lag DESC NULLS LAST LIMIT 20";
+
+fn lag_sql(server: &Server) -> String {
+    if server.is_standby { STANDBY.to_owned() } else { PRIMARY.to_owned() }
+}
+
+fn lag(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
+    if server.is_standby {
+        return standby_lag(check, rows.first().context("there is no answer")?);
+    }
+    let Some(worst) = rows.first() else {
+        return Ok(check.judged(0.0, "no standby is connected"));
+    };
+    let seconds = worst.number("seconds")?;
+    let line = |row: &Row| {
+        let behind = format!("{}, {}", span(row.number("seconds")?), size(row.number("bytes")?));
+        let (name, address, state) =
+            (row.text("application_name"), row.text("address"), row.text("state"));
+        Ok(format!("`{name}` at {address}, {state}: {behind} behind"))
+    };
+    let lines = rows.iter().map(line).collect::<anyhow::Result<Vec<_>>>()?;
+    let bytes = rows.iter().map(|row| row.number("bytes")).collect::<anyhow::Result<Vec<_>>>()?;
+    let bytes = bytes.into_iter().fold(0.0, f64::max);
+    let message = format!(
+        "{} connected, the slowest: {}",
+        crate::text::counted(rows.len() as u64, "standby connection"),
+        lines[0]
+    );
+    Ok(check.judged(seconds, message).more("bytes", bytes, Unit::Bytes).details(lines))
+}
+
+fn standby_lag(check: &Check, row: &Row) -> anyhow::Result<Reading> {
+    let (receives, caught_up) = (row.is("receives"), row.is("caught_up"));
+    let bytes = row.number("bytes")?;
+    let age = row.number("seconds")?;
+    let seconds = if receives && caught_up { 0.0 } else { age };
+    let replayed = format!("what it shows is {} old", span(seconds));
+    let paused = if row.is("paused") { "; its replay is paused" } else { "" };
+    let reading = if row.is("streams") && !receives {
+        let message = format!("it receives nothing from its primary; {replayed}{paused}");
+        check.judged(seconds, message).at_least(Outcome::Warning)
+    } else {
+        check.judged(seconds, format!("{replayed}{paused}"))
+    };
+    Ok(reading.more("bytes", bytes, Unit::Bytes))
+}
+
+/// `safe_wal_size` is how much more may be written before the slot is lost, where that is limited.
+fn slots_sql(server: &Server) -> String {
+    let here = if server.is_standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_lsn()" };
+    format!(
+        "SELECT slot_name, slot_type, active, wal_status, coalesce(pg_wal_lsn_diff({here}, restart_lsn), 0) AS bytes
+        FROM pg_replication_slots WHERE NOT temporary ORDER BY 5 DESC LIMIT 50"
+    )
+}
+
+fn slots(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
+    let mut bytes = 0.0_f64;
+    let mut worst = (Outcome::Ok, String::new());
+    let mut lines = Vec::new();
+    for row in rows {
+        let held = row.number("bytes")?.max(0.0);
+        bytes = bytes.max(held);
+        let name = row.text("slot_name");
+        let (outcome, what) = match row.text("wal_status") {
+            "lost" => {
+                (Outcome::Critical, "is lost: whoever reads from it must be set up anew".to_owned())
+            }
+            "unreserved" => (Outcome::Warning, "is about to be lost".to_owned()),
+            _ if !row.is("active") => {
+                (Outcome::Warning, format!("is read by nobody and holds {} of WAL", size(held)))
+            }
+            _ => (Outcome::Ok, format!("holds {} of WAL", size(held))),
+        };
+        let line = format!("{} slot `{name}` {what}", row.text("slot_type"));
+        if outcome > worst.0 {
+            worst = (outcome, line.clone());
+        }
+        lines.push(line);
+    }
+    let message = match (worst.0, rows.len()) {
+        (_, 0) => "there is no replication slot".to_owned(),
+        (Outcome::Ok, _) => lines[0].clone(),
+        _ => worst.1,
+    };
+    Ok(check.judged(bytes, message).at_least(worst.0).details(lines))
+}
+
+/// The statistics may have been reset since the last segment was archived; then they begin there.
+const ARCHIVER: &str = "
+    SELECT current_setting('archive_mode') AS mode, archived_count, failed_count, last_failed_wal,
+        last_failed_time > coalesce(last_archived_time, '-infinity') AS failing,
+        extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset)) AS seconds,
+        (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS ready
+    FROM pg_stat_archiver";
+
+fn archiver(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
+    let row = rows.first().context("there is no answer")?;
+    match row.text("mode") {
+        "off" => return Ok(check.judged(0.0, "WAL is not archived (archive_mode = off)")),
+        "on" if server.is_standby => return Ok(check.judged(0.0, "a standby does not archive")),
+        _ => {}
+    }
+    let (ready, failed) = (row.number("ready")?, row.number("failed_count")?);
+    let reading = if row.is("failing") {
+        let seconds = row.number("seconds")?.max(1.0);
+        let message = format!(
+            "archiving `{}` fails; nothing has been archived for {}, {ready} segments wait",
+            row.text("last_failed_wal"),
+            span(seconds)
+        );
+        check.judged(seconds, message)
+    } else {
+        let message =
+            format!("{} segments have been archived, {ready} wait", row.text("archived_count"));
+        check.judged(0.0, message)
+    };
+    Ok(reading.more("ready", ready, Unit::Count).more("failed", failed, Unit::Count))
+}

@@ -1,0 +1,103 @@
+//! A session that reads and waits for nobody, and what it knows of its server.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use postgres::SimpleQueryMessage;
+
+use super::{APPLICATION, LOCK_TIMEOUT};
+use crate::db::{self, Connection, ServerVersion, Target};
+use crate::stop::Stop;
+
+/// What is known of a server before anything is asked.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    pub(super) version: ServerVersion,
+    pub(super) is_standby: bool,
+    pub(super) role: String,
+    /// May it see what other sessions do?
+    pub(super) may_monitor: bool,
+    /// How far its clock is ahead of this host's, in seconds; it may be half a round trip wrong.
+    pub(super) skew: f64,
+}
+
+/// A row by the names of its columns, as text.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Row(pub(super) BTreeMap<String, String>);
+
+impl Row {
+    /// Returns a value; nothing if it is NULL.
+    pub(super) fn get(&self, column: &str) -> Option<&str> {
+        self.0.get(column).map(String::as_str)
+    }
+
+    /// Returns a value, empty if it is NULL.
+    pub(super) fn text(&self, column: &str) -> &str {
+        self.get(column).unwrap_or_default()
+    }
+
+    /// Returns a number; NULL is 0.
+    pub(super) fn number(&self, column: &str) -> anyhow::Result<f64> {
+        let Some(text) = self.get(column) else { return Ok(0.0) };
+        text.parse().with_context(|| format!("`{text}` in column `{column}` is not a number"))
+    }
+
+    pub(super) fn is(&self, column: &str) -> bool {
+        matches!(self.text(column), "t" | "true")
+    }
+}
+
+pub(super) struct Session(Connection);
+
+/// Connects, and learns what has to be known.
+pub(super) fn open(
+    target: &Target,
+    limit: Duration,
+    stop: &Stop,
+) -> anyhow::Result<(Session, Server)> {
+    let mut session = Session(target.connect(APPLICATION, stop)?);
+    let sql = format!(
+        "SET search_path = pg_catalog; SET default_transaction_read_only = on; \
+         SET lock_timeout = {}; SET statement_timeout = {}; \
+         SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby, current_user AS role, \
+         pg_has_role('pg_read_all_stats', 'USAGE') AS monitors, extract(epoch FROM clock_timestamp()) AS clock",
+        LOCK_TIMEOUT.as_millis(),
+        limit.as_millis(),
+    );
+    let before = crate::clock::now();
+    let rows = session.rows("which server it is", &sql)?;
+    let round_trip = crate::clock::now() - before;
+    let row = rows.first().context("the server did not say which it is")?;
+    let here = (before + round_trip / 2).timestamp_micros();
+    #[expect(clippy::cast_precision_loss, reason = "microseconds fit for the next two centuries")]
+    let here = here as f64 / 1e6;
+    let version = row.text("version").parse().context("the server's version is not a number")?;
+    let server = Server {
+        version: ServerVersion(version),
+        is_standby: row.is("standby"),
+        role: row.text("role").to_owned(),
+        may_monitor: row.is("monitors"),
+        skew: row.number("clock")? - here,
+    };
+    Ok((session, server))
+}
+
+impl Session {
+    /// Runs one statement and returns its rows, in one round trip.
+    pub(super) fn rows(&mut self, what: &str, sql: &str) -> anyhow::Result<Vec<Row>> {
+        let messages = self.0.simple_query(sql);
+        let messages = messages.map_err(|e| db::Error::query(format!("ask for {what}"), e))?;
+        let row = |message: SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                let columns = row.columns().iter().enumerate();
+                let cells = columns.filter_map(|(n, column)| {
+                    Some((column.name().to_owned(), row.try_get(n).ok()??.to_owned()))
+                });
+                Some(Row(cells.collect()))
+            }
+            _ => None,
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
+    }
+}

@@ -1,0 +1,176 @@
+//! health-check as a whole: selecting, answering in every form, and ending in time whatever is dead.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::support::{Cluster, Run, Sandbox, promtool, stock};
+
+/// The check of a report with this name.
+fn named<'a>(report: &'a serde_json::Value, name: &str) -> &'a serde_json::Value {
+    let checks = report["checks"].as_array().unwrap();
+    checks
+        .iter()
+        .find(|check| check["name"] == name)
+        .unwrap_or_else(|| panic!("{name}: {report:#}"))
+}
+
+/// Compares a document with the schema that the project promises.
+fn validate(document: &str) {
+    let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/health-check.schema.json");
+    let script = "import json, jsonschema, sys; schema = json.load(open(sys.argv[1])); \
+        jsonschema.Draft7Validator.check_schema(schema); jsonschema.validate(json.load(sys.stdin), schema)";
+    let mut python = Command::new("python3");
+    python.args(["-c", script]).arg(schema).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = python.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(document.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}\n{document}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Reads a number with an optional unit off the front of performance data, as the guidelines write it.
+fn number(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let plain = !digits.is_empty() && digits.chars().all(|c| c.is_ascii_digit() || c == '.');
+    text.parse().ok().filter(|_| plain)
+}
+
+/// Checks a plugin's output by the grammar of the Monitoring Plugins Development Guidelines: status and text, `|`, and
+/// `'label'=value[UOM];[warn];[crit];[min];[max]`; lines behind it.
+fn expect_plugin_output(run: &Run) {
+    let first = run.stdout.lines().next().unwrap();
+    let word = ["OK", "WARNING", "CRITICAL", "UNKNOWN"][usize::try_from(run.status).unwrap()];
+    assert!(first.starts_with(&format!("OPSCTL {word} - ")), "{first}");
+    assert!(first.matches('|').count() <= 1, "{first}");
+    let mut rest = first.split_once(" | ").map(|(_, data)| data).unwrap_or_default();
+    while !rest.is_empty() {
+        let (label, behind) = rest.strip_prefix('\'').unwrap().split_once("'=").unwrap();
+        assert!(!label.contains(['=', '\'', '|']), "{label}");
+        let (datum, next) = behind.split_once(' ').unwrap_or((behind, ""));
+        let fields: Vec<&str> = datum.split(';').collect();
+        assert!(fields.len() <= 5, "{datum}");
+        let value = fields[0].trim_end_matches(['s', '%', 'B', 'c']);
+        assert!(value == "U" || number(value).is_some(), "{datum}");
+        for range in fields.iter().skip(1).filter(|field| !field.is_empty()) {
+            assert!(number(range.trim_end_matches(':')).is_some(), "{datum}");
+        }
+        rest = next;
+    }
+}
+
+#[test]
+fn a_healthy_server_is_ok_in_every_form() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    // The distribution's server may lack the last fixes.
+    sandbox.write(
+        "opsctl.toml",
+        "[health]\nskip = [\"minor-version\"]\n[metrics]\ntextfile_dir = \".\"\n",
+    );
+    let run = sandbox.run(&["health-check"]).expect(0);
+    assert!(run.stdout.starts_with("OK: 17 ok in "), "{run:#?}");
+    assert!(!run.stdout.contains('\x1b'));
+    let run = sandbox.run(&["health-check", "--verbose"]).expect(0);
+    assert!(run.stdout.contains(&format!("OK        connect/{database} ")), "{run:#?}");
+    assert_eq!(sandbox.run(&["health-check", "--quiet"]).expect(0).stdout, "");
+
+    let run = sandbox.run(&["health-check", "--json"]).expect(0);
+    validate(&run.stdout);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["status"], &report["counts"]["ok"]), (&"ok".into(), &17.into()));
+    let connections = &named(&report, &format!("connections/{database}"))["value"];
+    assert_eq!((&connections["unit"], &connections["warning"]), (&"percent".into(), &80.0.into()));
+
+    expect_plugin_output(&sandbox.run(&["health-check", "--format", "nagios"]).expect(0));
+    let run = sandbox.run(&["health-check", "--format", "prometheus"]).expect(0);
+    let file = sandbox.write("printed.prom", &run.stdout);
+    for file in [file, sandbox.path("opsctl_health-check.prom")] {
+        stock(promtool().args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap()));
+    }
+    let run = sandbox.run(&["health-check", "--format", "health+json"]).expect(0);
+    let document: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["status"], "pass");
+    let run = sandbox.run(&["health-check", "--format", "junit"]).expect(0);
+    let script = "import sys, xml.etree.ElementTree as t; s = t.parse(sys.argv[1]).getroot(); \
+        print(s.get('tests'), s.get('failures'), len(s.findall('testsuite/testcase')))";
+    let file = sandbox.write("junit.xml", &run.stdout);
+    assert_eq!(stock(Command::new("python3").args(["-c", script]).arg(file)), "17 0 17\n");
+}
+
+#[test]
+fn what_was_found_is_in_the_history_and_counts_as_a_run() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.write("opsctl.toml", "[health.connections]\nwarning = 0\ncritical = 0\n");
+    sandbox.run(&["health-check", "--only", "connections", "--only", "xid-age"]).ends_with(2);
+    let history = sandbox.json(0, &["history"]);
+    let run = &history["runs"][0];
+    assert_eq!((&run["command"], &run["exit"]), (&"health-check".into(), &2.into()));
+    let part = &run["databases"][0];
+    assert_eq!((&part["database"], &part["exit"]), (&database.as_str().into(), &2.into()));
+    assert_eq!(part["figures"][format!("connections/{database}.status")], 2);
+    assert!(part["figures"][format!("xid-age/{database}.value")].as_f64().unwrap() > 0.0);
+    let text = sandbox.run(&["history"]).expect(0).stdout;
+    assert!(text.trim_end().ends_with("CRITICAL"), "{text}");
+}
+
+#[test]
+fn what_cannot_begin_is_unknown_in_the_form_that_was_asked_for() {
+    let mut sandbox = Sandbox::new("postgresql:///nowhere?host=/nowhere");
+    for wrong in [&["--no-such"][..], &["--only", "conect"], &["--profile", "all"], &["--tag", "x"]]
+    {
+        let args = [&["health-check", "--json"], wrong].concat();
+        let run = sandbox.run(&args).expect(3);
+        validate(&run.stdout);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        assert_eq!((&report["status"], &report["exit"]), (&"unknown".into(), &3.into()));
+        assert!(report["error"]["message"].as_str().unwrap().len() > 5, "{report}");
+    }
+    sandbox.set("OPSCTL_CONFIG", "/nowhere/opsctl.toml");
+    for form in ["json", "nagios", "health+json", "human", "junit", "prometheus"] {
+        let run = sandbox.run(&["health-check", "--format", form]).expect(3);
+        assert!(run.stderr.contains("/nowhere/opsctl.toml"), "{run:#?}");
+        match form {
+            "json" => validate(&run.stdout),
+            "nagios" => expect_plugin_output(&run),
+            "health+json" => assert!(run.stdout.contains("\"status\": \"fail\""), "{run:#?}"),
+            _ => assert_eq!(run.stdout, ""),
+        }
+    }
+    sandbox.run(&["health-check", "explain", "no-such"]).ends_with(3);
+    sandbox.run(&["backup", "--no-such"]).ends_with(2);
+}
+
+#[test]
+fn a_dead_server_is_critical_and_the_rest_says_why_it_was_not_asked() {
+    let sandbox = Sandbox::new("postgresql:///ip2a?host=/nowhere");
+    let run = sandbox.run(&["health-check", "--json"]).expect(2);
+    validate(&run.stdout);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["status"], "critical");
+    assert_eq!(named(&report, "connect/ip2a")["status"], "critical");
+    let other = named(&report, "sequences/ip2a");
+    assert_eq!(
+        (&other["status"], &other["because_of"]),
+        (&"unknown".into(), &"connect/ip2a".into())
+    );
+    expect_plugin_output(&sandbox.run(&["health-check", "--format", "nagios"]).expect(2));
+    let text = sandbox.run(&["health-check"]).expect(2).stdout;
+    assert!(text.contains("17 more could not be asked, because of connect/ip2a\n"), "{text}");
+    // Alone it is not known how it stands.
+    sandbox.run(&["health-check", "--only", "sequences"]).ends_with(3);
+}
+
+#[test]
+fn checks_are_listed_and_explained() {
+    let sandbox = Sandbox::new("postgresql:///ip2a?host=/nowhere");
+    let list = sandbox.json(0, &["health-check", "list", "--profile", "smoke"]);
+    assert_eq!(list["checks"][0]["name"], "connect/ip2a");
+    assert_eq!(list["checks"].as_array().unwrap().len(), 1);
+    let text = sandbox.run(&["health-check", "explain", "lock-waits/ip2a"]).expect(0).stdout;
+    for part in ["Asks: ", "Why: ", "Do: ", "Needs: pg_monitor."] {
+        assert!(text.contains(part), "{text}");
+    }
+}
