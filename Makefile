@@ -14,7 +14,7 @@ MAJORS := 16 17 18
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
-WITH_SERVERS := backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway
+WITH_SERVERS := backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
 .PHONY: help demo test check lint bench build install deps deny fuzz
 

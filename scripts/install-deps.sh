@@ -23,6 +23,7 @@ test='radosgw                 radosgw
       awscli                  aws
       python3-pip             pip3
       python3-jsonschema      /usr/lib/python3/dist-packages/jsonschema/__init__.py
+      python3-aiosmtpd        /usr/lib/python3/dist-packages/aiosmtpd
       zstd                    zstd
       strace                  strace
       openssl                 openssl

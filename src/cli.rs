@@ -64,13 +64,26 @@ pub(crate) enum Command {
     Status(StatusArgs),
     HealthCheck(HealthCheckArgs),
     History(HistoryArgs),
+    Silence(SilenceArgs),
+    Notify(NotifyArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
 
 /// The commands about opsctl itself.
-const ABOUT_OPSCTL: &[&str] =
-    &["status", "health-check list", "health-check explain", "history", "config", "demo"];
+const ABOUT_OPSCTL: &[&str] = &[
+    "status",
+    "health-check list",
+    "health-check explain",
+    "history",
+    "silence",
+    "silence list",
+    "silence end",
+    "notify",
+    "notify test",
+    "config",
+    "demo",
+];
 
 impl Command {
     /// Returns the name as it is typed.
@@ -93,6 +106,14 @@ impl Command {
                 HealthCheckCommand::Explain(_) => "health-check explain",
             },
             Command::History(_) => "history",
+            Command::Silence(SilenceArgs { command: None, .. }) => "silence",
+            Command::Silence(SilenceArgs { command: Some(SilenceCommand::List), .. }) => {
+                "silence list"
+            }
+            Command::Silence(SilenceArgs { command: Some(SilenceCommand::End), .. }) => {
+                "silence end"
+            }
+            Command::Notify(_) => "notify test",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }
@@ -122,6 +143,16 @@ impl Command {
     /// Is it about opsctl itself? Such runs are not worth remembering.
     pub(crate) fn is_about_opsctl(&self) -> bool {
         ABOUT_OPSCTL.contains(&self.name())
+    }
+
+    /// Is somebody told how it ended? Not of what is a question, whose answer is read by who asked it.
+    pub(crate) fn is_told_of(&self) -> bool {
+        let is_question = matches!(
+            self,
+            Command::Backup(BackupArgs { command: Some(BackupCommand::List), .. })
+                | Command::VerifyBackup(VerifyBackupArgs { command: Some(_), .. })
+        );
+        !(is_question || self.is_dry_run() || self.is_about_opsctl())
     }
 }
 
@@ -408,6 +439,57 @@ pub(crate) struct StatusArgs {
     /// How old the last success of a command may be, in place of its schedule, such as backup=26h (repeatable)
     #[arg(long, value_name = "COMMAND=TIME", value_parser = parse_max_age)]
     pub(crate) max_age: Vec<(String, Duration)>,
+    /// Tell the configured channels what is late, what was killed, and what is not late any more: for the crontab's line
+    #[arg(long)]
+    pub(crate) notify: bool,
+}
+
+/// Tell nobody of anything for a while, during planned work
+///
+/// Whatever is found meanwhile is written down. What is still not well when the silence is over is told then, by the next
+/// run. Statuses, reports, metrics and the history are as always.
+#[derive(Args, Debug)]
+#[command(after_help = SILENCE_EXITS, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct SilenceArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SilenceCommand>,
+    /// For how long, such as 90m or 2h: 30d at most
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_silence, required = true)]
+    pub(crate) duration: Option<Duration>,
+    /// What is being done, for those who wonder
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub(crate) why: Option<String>,
+}
+
+/// What else can be done about silences.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum SilenceCommand {
+    /// List the silences that are on, and those that were
+    #[command(after_help = SILENCE_EXITS)]
+    List,
+    /// End the silence now, and tell what is not well
+    #[command(after_help = SILENCE_EXITS)]
+    End,
+}
+
+/// Try the channels by which failures are told
+#[derive(Args, Debug)]
+#[command(after_help = NOTIFY_EXITS)]
+pub(crate) struct NotifyArgs {
+    #[command(subcommand)]
+    pub(crate) command: NotifyCommand,
+}
+
+/// What can be done with channels.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum NotifyCommand {
+    /// Send a test message to each channel, and say what came back
+    #[command(after_help = NOTIFY_EXITS)]
+    Test {
+        /// Only to this one (repeatable)
+        #[arg(long, value_name = "NAME")]
+        channel: Vec<String>,
+    },
 }
 
 /// Ask everything that the person on call looks at first, all at once
@@ -573,6 +655,19 @@ Exit statuses: 0 nothing is late or failing; 3 something is; 1 failed; 10 config
 const HEALTH_EXITS: &str = "\
 Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also
 a wrong command line or configuration. The worst counts: critical, then unknown, then warning.";
+
+const SILENCE_EXITS: &str = "\
+Exit statuses: 0 done; 1 failed; 2 wrong command line; 10 configuration; 12 the server of the history.";
+
+const NOTIFY_EXITS: &str = "\
+Exit statuses: 0 every channel took the message; 1 one did not; 10 configuration, or there is no channel.";
+
+fn parse_silence(text: &str) -> Result<Duration, String> {
+    let duration = parse_duration(text)?;
+    let most = Duration::from_secs(30 * 86_400);
+    // One that is forgotten must come to its end.
+    if duration <= most { Ok(duration) } else { Err("use 30d at most".to_owned()) }
+}
 
 fn parse_max_age(text: &str) -> Result<(String, Duration), String> {
     let (command, age) = text.split_once('=').ok_or("use COMMAND=TIME, such as backup=26h")?;

@@ -54,6 +54,11 @@ impl Exit {
     pub(crate) fn number(self) -> u8 {
         self as u8
     }
+
+    /// Returns what it means.
+    pub(crate) fn meaning(self) -> &'static str {
+        Exit::TABLE.iter().find(|(exit, _)| *exit == self).map_or("", |(_, meaning)| meaning)
+    }
 }
 
 /// An error that knows its exit status and what to do about it.

@@ -1,7 +1,7 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! remembers what ran, says what is late, and asks everything that the person on call looks at first.
+//! remembers what ran, says what is late, asks everything that the person on call looks at first, and tells whoever should know.
 //! This page is the map.
 //!
 //! # Promises
@@ -34,7 +34,10 @@
 //! | verification | reading a whole backup back and comparing it; and the record of that | check |
 //! | restore test | restoring a backup into a throwaway server, or a given one, and comparing what came out with what was dumped | |
 //! | piece | a part of a backup's rows and large objects that one verification looks at, if it takes a sample | |
-//! | history | what ran, and how it ended: in `history.db` in the state directory | journal |
+//! | history | what ran, and how it ended: in `history.db` in the state directory, or in a PostgreSQL schema | journal |
+//! | incident | one thing that is not well, from when it is first seen until it is seen to be well | alert |
+//! | channel | a way to tell somebody: a webhook, a chat, mail | |
+//! | silence | a time in which nobody is told of anything | mute, maintenance |
 //! | check | one named question to the system; its kind is the part of the name before the slash | probe, test |
 //! | outcome | ok, warning, unknown or critical, in this order of badness | state, severity |
 //! | reading | what a check found: outcome, message, numbers | result |
@@ -62,7 +65,8 @@
 //!   check run format       one check, asking all of them, writing the answers down
 //!   postgres               what is asked of a server
 //! db/ storage/ child http  connect, copy, lock; put, get, list, remove; programs; requests. No configuration, no command
-//! history/                 every run, what became of each database, and the runs that never ended
+//! notify/                  who is told of what, once: incidents, messages, channels
+//! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! metrics                  what a monitor is told of each run
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! compression encryption lock log id stop sync exit environment secret clock text
@@ -75,7 +79,8 @@
 //! # A run
 //!
 //! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
-//! its part of the report → report on stdout → history, metrics → exit status. stdout carries the report and nothing else
+//! its part of the report → report on stdout → history, metrics → notifications
+//! → exit status. stdout carries the report and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
 //! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
 //! has the table of statuses, `failure` decides which error has which. `health-check` alone ends as monitoring plugins do
@@ -127,6 +132,9 @@
 //! | damage that was found stands until all was found good, as thoroughly | `damage_stands_until_all_of_it_was_found_good_as_thoroughly` |
 //! | the pieces of a backup are the whole of it | `the_pieces_are_the_whole_and_have_nothing_in_common` |
 //! | a history that is broken stops no run, and a killed run is seen | `a_broken_history_is_set_aside_and_begun_anew`, `a_killed_run_is_shown_as_killed_and_blocks_nobody` |
+//! | the history is the same in both places, and a server that is frozen stops no run | `of_a_transaction_all_or_nothing_is_done` and its sisters, `a_server_that_is_frozen_in_the_middle_costs_seconds` |
+//! | an incident is told once and so is its end, by however many runs | `everything_is_told_once_and_no_end_without_a_beginning`, `two_runs_at_once_do_not_tell_twice` |
+//! | what cannot be told changes no result and is told later | `what_cannot_be_delivered_waits_and_changes_nothing`, `killed_while_it_tells_it_is_told_again_later` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
@@ -178,6 +186,7 @@ mod id;
 mod lock;
 mod log;
 mod metrics;
+mod notify;
 mod run;
 mod secret;
 mod stop;

@@ -1,20 +1,22 @@
 //! One invocation from arguments to exit status; the one place that ends a run.
 //!
-//! parse → configuration → log → signals and deadline → command → report on stdout → exit status. Locks are
-//! taken by the commands, per database. The meaning of a run's result is the command's; this module only
+//! parse → configuration → log → signals and deadline → command → history, metrics → report on stdout → notifications →
+//! exit status. Locks are taken by the commands, per database. The meaning of a run's result is the command's; this module only
 //! passes it on, so that every run ends in the same way. A command line that is wrong is a run, too: it may be cron's, and
 //! nobody sees it otherwise.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use chrono::SubsecRound as _;
 use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
 use crate::cli::{Cli, Format, Global, Guess};
 use crate::clock::Moment;
-use crate::commands::{self, Context, Report, Said, Silence};
+use crate::commands::{self, Answered, Context, Report, Said, Silence};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::failure;
@@ -23,6 +25,7 @@ use crate::history::History;
 use crate::id::RunId;
 use crate::log;
 use crate::metrics;
+use crate::notify::{self, Observation};
 use crate::stop::{self, Reason, Stop};
 use crate::sync::lock;
 
@@ -35,6 +38,7 @@ pub(crate) fn main() -> ExitCode {
                 name: command.name().to_owned(),
                 remembered: (!command.is_about_opsctl())
                     .then(|| (command.remembered_as().to_owned(), command.is_dry_run())),
+                is_told_of: command.is_told_of(),
                 global,
             };
             run(asked, environment, |context| commands::dispatch(context, command))
@@ -68,6 +72,8 @@ struct Asked {
     name: String,
     /// What the history calls it, and whether it is a dry run; nothing if it is not worth remembering.
     remembered: Option<(String, bool)>,
+    /// Is somebody told how it ended?
+    is_told_of: bool,
 }
 
 /// Ends a run whose command line is wrong, with one line for the log.
@@ -87,7 +93,8 @@ fn refuse(
     let message = format!("wrong command line: {what}");
     let failure = Failure::new(Exit::Usage, message).hint(one_line(advice, "; "));
     let Guess { global, command } = guess;
-    let asked = Asked { global, name: command.clone(), remembered: Some((command, false)) };
+    let (name, remembered) = (command.clone(), Some((command, false)));
+    let asked = Asked { global, name, remembered, is_told_of: true };
     run(asked, environment, |context| commands::refuse(context, failure, answer))
 }
 
@@ -96,7 +103,7 @@ fn run(
     environment: Environment,
     work: impl FnOnce(&Context) -> anyhow::Result<Said>,
 ) -> u8 {
-    let Asked { global, name, remembered } = asked;
+    let Asked { global, name, remembered, is_told_of } = asked;
     let now = global.now.unwrap_or_else(crate::clock::now);
     let began = std::time::Instant::now();
     let id = RunId::new(now, fastrand::u32(..));
@@ -118,34 +125,99 @@ fn run(
         history: History::default(),
         outcomes: std::sync::Mutex::default(),
         textfile_dir: std::sync::OnceLock::new(),
+        audience: std::sync::OnceLock::new(),
+        observed: std::sync::Mutex::default(),
         remembered,
     };
     let result = work(&context);
     bar.finish_and_clear();
     let of_exit = |exit: Exit| {
-        stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop).number()
+        stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop)
     };
-    let (status, output, error) = match result {
+    let (status, exit, output, error) = match result {
         Ok(Said::Report(report)) => {
-            (of_exit(report.exit), output(&report, &context, &name, json, quiet), None)
+            let exit = of_exit(report.exit);
+            (exit.number(), exit, output(&report, &context, &name, json, quiet), None)
         }
-        Ok(Said::Answer(answered)) => (answered.status, answered.stdout, answered.error),
+        // It says what it observed, or why it could not.
+        Ok(Said::Answer(Answered { status, stdout, error })) => {
+            (status, Exit::Failed, stdout, error)
+        }
         Err(error) => {
             let (exit, output) = fail(&error, &context, &name, json);
-            (of_exit(exit), output, Some(failure::one_line(&error)))
+            let exit = of_exit(exit);
+            (exit.number(), exit, output, Some(failure::one_line(&error)))
         }
     };
     // Of the same clock as the beginning, which may be a stated one.
-    let ended_at = now + began.elapsed();
+    let ended_at = (now + began.elapsed()).trunc_subsecs(6);
     context.history.end(ended_at, status, error.as_deref());
     write_metrics(&context, ended_at, began.elapsed().as_secs_f64());
-    match std::io::stdout().write_all(output.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+    let observations = observations(&context, is_told_of, exit, error.as_deref());
+    let channels = context.audience.get().map(|audience| &audience.notify);
+    let news = channels.filter(|notify| !notify.channels.is_empty()).zip(observations);
+    let news = news.map(|(notify, observations)| {
+        let run = context.run.as_str();
+        (notify, notify::settle(&context.history, notify, &observations, run, ended_at))
+    });
+    let written = write_report(&output);
+    // After the report: people wait for that. A run that was told to stop has some seconds for it.
+    if let Some((notify, unsettled)) = news {
+        notify::deliver(&context.history, notify, &unsettled, ended_at, &context.abort);
+    }
+    if written || status != 0 { status } else { Exit::Failed.number() }
+}
+
+/// Puts the report on stdout; that nobody wants to read it is no failure.
+fn write_report(output: &str) -> bool {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(output.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             tracing::error!("the report could not be written: {error}");
-            if status == 0 { Exit::Failed.number() } else { status }
+            false
         }
-        _ => status,
+        _ => true,
     }
+}
+
+/// Returns what notifications are made of; nothing if the run is of a kind that nobody is told of.
+fn observations(
+    context: &Context,
+    is_told_of: bool,
+    exit: Exit,
+    error: Option<&str>,
+) -> Option<Vec<Observation>> {
+    if let Some(observed) = lock(&context.observed).take() {
+        return Some(observed);
+    }
+    let (command, _) = context.remembered.as_ref().filter(|_| is_told_of)?;
+    let audience = context.audience.get()?;
+    let mut ends: BTreeMap<&str, (Exit, Option<&str>)> = BTreeMap::new();
+    let outcomes = lock(&context.outcomes);
+    // What comes before any database, or between two, befalls those that it did not come to.
+    if exit != Exit::Done || outcomes.is_empty() {
+        ends.extend(audience.databases.iter().map(|name| (name.as_str(), (exit, error))));
+    }
+    for (name, outcome) in outcomes.iter() {
+        ends.insert(name, (outcome.exit, outcome.error.as_deref()));
+    }
+    let observed = ends.into_iter().filter_map(|(database, (exit, error))| {
+        let state = match exit {
+            Exit::Done => notify::State::Good,
+            // Another one is at work: that says nothing.
+            Exit::Locked => return None,
+            // Whoever typed it knows already.
+            Exit::Usage if std::io::stderr().is_terminal() => return None,
+            _ => {
+                let ended =
+                    || format!("it ended with status {}: {}", exit.number(), exit.meaning());
+                notify::State::Bad { what: error.map_or_else(ended, str::to_owned) }
+            }
+        };
+        let (command, database) = (command.to_owned(), database.to_owned());
+        Some(Observation { command, database, subject: String::new(), state })
+    });
+    Some(observed.collect())
 }
 
 /// Tells a monitor what became of each database. That it cannot be told changes nothing.

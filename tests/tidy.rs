@@ -34,7 +34,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
     ("http", &["secret", "stop"]),
-    ("history", &["clock", "exit", "id", "sync"]),
+    ("history", &["clock", "db", "exit", "id", "stop", "sync"]),
+    ("notify", &["clock", "config", "history", "http", "secret", "stop", "text"]),
+    // What is news is decided without I/O.
+    ("notify::incident", &["clock", "config::Severity", "history::incidents"]),
     ("metrics", &["clock"]),
     ("db", &["child", "environment", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
@@ -88,6 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "history",
             "lock",
             "metrics",
+            "notify",
             "storage",
             "text",
         ],
@@ -105,6 +109,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "history",
             "log",
             "metrics",
+            "notify",
         ],
     ),
     ("lib", &[]),
@@ -127,6 +132,8 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("demo", "cron", "people ask for it"),
     ("history", "runbook", "it answers questions of other runbooks"),
     ("history", "cron", "people ask for it"),
+    ("notify", "cron", "people try it"),
+    ("silence", "cron", "people ask for it before they work"),
     (
         "restore",
         "cron",

@@ -27,16 +27,12 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report
 fn check(context: &Context, args: &ConfigArgs) -> Report {
     let loaded = match context.load(&args.selection, Overrides::default()) {
         Ok(loaded) => loaded,
-        Err(error) => {
-            let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
-            let n = counted(problems.len() as u64, "problem");
-            tracing::error!("the configuration is not valid: {n}");
-            let json = serde_json::json!({ "problems": problems });
-            let text = problems.join("\n") + "\n";
-            let exit = Exit::Configuration;
-            return Report { exit, text, json, silence: Silence::Refused };
-        }
+        Err(error) => return not_valid(error.problems()),
     };
+    let unreadable = loaded.config.unreadable_secrets();
+    if !unreadable.is_empty() {
+        return not_valid(&unreadable);
+    }
     let file = loaded.file.as_ref().map(|f| f.display().to_string());
     let (databases, repositories) =
         (loaded.config.databases.len(), loaded.config.repositories.len());
@@ -47,6 +43,15 @@ fn check(context: &Context, args: &ConfigArgs) -> Report {
     let json =
         serde_json::json!({ "file": file, "databases": databases, "repositories": repositories });
     Report { exit: Exit::Done, text, json, silence: Silence::Allowed }
+}
+
+fn not_valid(problems: &[config::Problem]) -> Report {
+    let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    let n = counted(problems.len() as u64, "problem");
+    tracing::error!("the configuration is not valid: {n}");
+    let json = serde_json::json!({ "problems": problems });
+    let text = problems.join("\n") + "\n";
+    Report { exit: Exit::Configuration, text, json, silence: Silence::Refused }
 }
 
 fn show(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report> {

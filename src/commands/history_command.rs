@@ -5,11 +5,11 @@ use crate::commands::{Context, Report, Silence};
 use crate::config::Overrides;
 use crate::exit::Exit;
 use crate::health::Outcome;
-use crate::history::{self, Run, State};
+use crate::history::{Run, State};
 use crate::text::{Table, duration};
 
 pub(super) fn run(context: &Context, args: &HistoryArgs) -> anyhow::Result<Report> {
-    let config = context.load(&crate::cli::Selection::default(), Overrides::default())?.config;
+    context.load(&crate::cli::Selection::default(), Overrides::default())?;
     let since = chrono::TimeDelta::from_std(args.since).ok();
     let since = since.and_then(|since| context.now.checked_sub_signed(since)).unwrap_or_default();
     let is_wanted = |run: &Run| {
@@ -19,7 +19,8 @@ pub(super) fn run(context: &Context, args: &HistoryArgs) -> anyhow::Result<Repor
                 .as_ref()
                 .is_none_or(|name| run.databases.iter().any(|part| part.database == *name))
     };
-    let mut runs = history::read(&config.state_dir, since)?;
+    let command: Vec<&str> = args.command.iter().map(String::as_str).collect();
+    let mut runs = context.history.read(|store| store.runs(since, &command))?;
     runs.retain(is_wanted);
     let mut table = Table::new(&["BEGUN (UTC)", "RUN", "COMMAND", "DATABASES", "TOOK", "ENDED"]);
     for run in &runs {

@@ -19,6 +19,7 @@ use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::history::{self, Begun, History};
 use crate::id::RunId;
+use crate::notify::Observation;
 use crate::stop::Stop;
 use crate::sync::lock;
 
@@ -28,8 +29,10 @@ mod demo;
 mod exclusive;
 mod health_check;
 mod history_command;
+mod notify_command;
 mod open;
 mod restore;
+mod silence;
 mod status;
 mod verify_backup;
 
@@ -51,6 +54,18 @@ pub(crate) struct Context {
     pub(crate) outcomes: Mutex<BTreeMap<String, Outcome>>,
     /// Where `node_exporter` is told of them, once that is known.
     pub(crate) textfile_dir: OnceLock<PathBuf>,
+    /// Who is told of them, once that is known.
+    pub(crate) audience: OnceLock<Audience>,
+    /// What the command observed by itself, see [`Context::observe`].
+    pub(crate) observed: Mutex<Option<Vec<Observation>>>,
+}
+
+/// Who is told of a run, and of which databases.
+#[derive(Debug)]
+pub(crate) struct Audience {
+    pub(crate) notify: config::Notify,
+    /// Those that the run looks after.
+    pub(crate) databases: Vec<String>,
 }
 
 /// What became of a database: the worst status, and the figures of its part of the report.
@@ -58,6 +73,7 @@ pub(crate) struct Context {
 pub(crate) struct Outcome {
     pub(crate) exit: Exit,
     pub(crate) figures: BTreeMap<String, serde_json::Number>,
+    pub(crate) error: Option<String>,
 }
 
 /// What a command has to say at its end.
@@ -106,6 +122,8 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Status(args) => status::run(context, &args),
         Command::HealthCheck(args) => return Ok(Said::Answer(health_check::run(context, &args))),
         Command::History(args) => history_command::run(context, &args),
+        Command::Silence(args) => silence::run(context, &args),
+        Command::Notify(args) => notify_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     };
@@ -144,18 +162,35 @@ impl Context {
         let working_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
         let loaded = config::load(&overrides, &self.environment, &working_directory);
         // Also a run that never knew what to do is remembered, where it would be without a file.
-        let state_dir = match &loaded {
-            Ok(loaded) => Some(loaded.config.state_dir.clone()),
-            Err(_) => config::state_dir(&overrides, &self.environment, &working_directory),
+        let place = if let Ok(loaded) = &loaded {
+            Some(open::history(self, &loaded.config))
+        } else {
+            let url = config::history_url(&self.environment);
+            let dir = config::state_dir(&overrides, &self.environment, &working_directory);
+            dir.map(|dir| open::history_at(self, url.as_ref(), &dir))
         };
-        if let Ok(Loaded { config, .. }) = &loaded
-            && let Some(dir) = &config.textfile_dir
-        {
-            self.textfile_dir.set(dir.clone()).ok();
+        if let Ok(Loaded { config, .. }) = &loaded {
+            if let Some(dir) = &config.textfile_dir {
+                self.textfile_dir.set(dir.clone()).ok();
+            }
+            let names = config.databases.iter().filter_map(|database| {
+                let label = database.label().map(str::to_owned);
+                label.or_else(|| open::database_name(self, database).ok())
+            });
+            let databases = names.collect();
+            self.audience.set(Audience { notify: config.notify.clone(), databases }).ok();
         }
-        if let (Some((command, dry_run)), Some(state_dir)) = (&self.remembered, state_dir) {
+        match place {
+            Some(Ok(place)) => self.history.locate(place),
+            Some(Err(error)) => {
+                let why = failure::one_line(&error);
+                tracing::warn!("the history cannot be used, nor what depends on it: {why}");
+            }
+            None => {}
+        }
+        if let Some((command, dry_run)) = &self.remembered {
             let run = Begun { id: &self.run, at: self.now, command, dry_run: *dry_run };
-            self.history.begin(&state_dir, &run);
+            self.history.begin(&run);
         }
         loaded
     }
@@ -169,29 +204,35 @@ impl Context {
     ) -> anyhow::Result<T> {
         self.history.database_begun(database);
         let result = work();
-        let (exit, figures) = match &result {
+        let (exit, figures, error) = match &result {
             Ok(done) => {
                 let (exit, report) = says(done);
                 let figures = history::figures(&report);
                 self.history.database_ended(database, exit.number(), Ok(&figures));
-                (exit, figures)
+                let error = (exit != Exit::Done).then(|| complaint(&report)).flatten();
+                (exit, figures, error)
             }
             Err(error) => {
                 let stopped = self.stop.reason().map(failure::exit_of_stop);
                 let exit = stopped.unwrap_or_else(|| failure::exit(error));
-                self.history.database_ended(
-                    database,
-                    exit.number(),
-                    Err(&failure::one_line(error)),
-                );
-                (exit, BTreeMap::new())
+                let error = failure::one_line(error);
+                self.history.database_ended(database, exit.number(), Err(&error));
+                (exit, BTreeMap::new(), Some(error))
             }
         };
         let mut outcomes = lock(&self.outcomes);
-        let before = outcomes.get(database).map_or(Exit::Done, |outcome| outcome.exit);
-        let outcome = Outcome { exit: before.max(exit), figures };
+        let before = outcomes.get(database);
+        let error = error.or_else(|| before.and_then(|outcome| outcome.error.clone()));
+        let exit = before.map_or(exit, |outcome| outcome.exit.max(exit));
+        let outcome = Outcome { exit, figures, error };
         outcomes.insert(database.to_owned(), outcome);
         result
+    }
+
+    /// Says what notifications are to be made of, in place of what became of the databases: one observation for each check,
+    /// or none at all.
+    pub(crate) fn observe(&self, observations: impl IntoIterator<Item = Observation>) {
+        lock(&self.observed).get_or_insert_default().extend(observations);
     }
 
     /// Lets the deadline run, if there is one.
@@ -202,8 +243,41 @@ impl Context {
     }
 }
 
+/// Returns the first error or finding in a database's part of a report, on one line.
+fn complaint(report: &serde_json::Value) -> Option<String> {
+    let found = match report {
+        serde_json::Value::Object(fields) => {
+            let first = fields.get("findings").and_then(|findings| findings.get(0)?.get("what"));
+            let said = fields.get("error").or(first).and_then(serde_json::Value::as_str);
+            said.map(str::to_owned).or_else(|| fields.values().find_map(complaint))
+        }
+        serde_json::Value::Array(items) => items.iter().find_map(complaint),
+        _ => None,
+    };
+    found.map(|text| crate::secret::redact(&text.split_whitespace().collect::<Vec<_>>().join(" ")))
+}
+
 /// Returns how many things to do at once, if nothing else is said.
 pub(crate) fn default_jobs(wanted: Option<u32>) -> usize {
     let processors = std::thread::available_parallelism().map_or(2, usize::from);
     wanted.map_or(processors.min(8), |n| usize::try_from(n).unwrap_or(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_error_or_finding_is_the_complaint() {
+        let report = serde_json::json!({
+            "database": "ip2a", "repositories": [
+                { "repository": "a", "exit": 0 },
+                { "repository": "b", "exit": 13, "error": "no room\n at https://u:p@h/" },
+            ],
+        });
+        assert_eq!(complaint(&report).as_deref(), Some("no room at https://u:***@h/"));
+        let report = serde_json::json!({ "backups": [{ "findings": [{ "what": "cut off" }, { "what": "x" }] }] });
+        assert_eq!(complaint(&report).as_deref(), Some("cut off"));
+        assert_eq!(complaint(&serde_json::json!({ "findings": [], "error": null })), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! From the configuration to things that can be used: repositories opened, databases resolved.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -8,10 +9,11 @@ use crate::backup::manifest::Layout;
 use crate::backup::notes::Address;
 use crate::backup::repository::Repository;
 use crate::commands::Context;
-use crate::config::{self, Location};
+use crate::config::{self, Location, SecretSource};
 use crate::db::Target;
 use crate::encryption::Recipients;
 use crate::exit::{Exit, Failure};
+use crate::history::Place;
 use crate::storage::{Shared, local, s3};
 
 /// Opens a repository. Its storage obeys `context.abort`, so that an interrupted run can still clean up.
@@ -81,4 +83,21 @@ pub(super) fn database_name(
     config: &config::Database,
 ) -> anyhow::Result<String> {
     database(context, config).map(|(_, name)| name)
+}
+
+/// Returns where the history is.
+pub(super) fn history(context: &Context, config: &config::Config) -> anyhow::Result<Place> {
+    history_at(context, config.history_url.as_ref(), &config.state_dir)
+}
+
+/// Returns where the history is: in the database of `url`, else in a file of `state_dir`.
+pub(super) fn history_at(
+    context: &Context,
+    url: Option<&SecretSource>,
+    state_dir: &Path,
+) -> anyhow::Result<Place> {
+    let Some(url) = url else { return Ok(Place::Directory(state_dir.to_owned())) };
+    let url = url.read().map_err(config::Error::from)?;
+    let target = Target::resolve(Some(&url), &context.environment);
+    Ok(Place::Server(Box::new(target.context("`history.url` cannot be used")?)))
 }

@@ -1,11 +1,14 @@
-//! `opsctl status`: is anything late, or failing?
+//! `opsctl status`: is anything late, or failing? With `--notify`, whoever wants to know is told.
 
 use crate::cli::StatusArgs;
+use crate::clock::Moment;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Overrides;
 use crate::exit::{Exit, Failure};
-use crate::history::due::{Expected, Standing, judge};
-use crate::history::{self, Run};
+use crate::history::Run;
+use crate::history::due::{Expected, KILLED, Standing, judge};
+use crate::history::incidents::Silence as Silenced;
+use crate::notify::{Observation, State};
 use crate::text::{Table, duration};
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report> {
@@ -19,7 +22,14 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report
             return Err(Failure::new(Exit::Usage, message).hint(hint).into());
         }
     }
-    let runs: Vec<Run> = history::read(&config.state_dir, crate::clock::Moment::default())?;
+    let mut commands: Vec<&str> = schedule.commands.iter().map(|s| s.command).collect();
+    // It verifies the backup as well.
+    commands.push("verify-backup --restore-test");
+    let (runs, silences): (Vec<Run>, Vec<Silenced>) = context.history.read(|store| {
+        let mut silences = store.silences()?;
+        silences.retain(|silence| silence.is_on(context.now));
+        Ok((store.runs(Moment::default(), &commands)?, silences))
+    })?;
     let mut standings = Vec::new();
     for scheduled in &schedule.commands {
         for database in &config.databases {
@@ -37,7 +47,7 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report
     }
     let is_well = standings.iter().all(Standing::is_well);
     let mut table = Table::new(&["COMMAND", "DATABASE", "LAST SUCCESS (UTC)", "DUE (UTC)", "IS"]);
-    let time = |at: Option<crate::clock::Moment>| {
+    let time = |at: Option<Moment>| {
         at.map_or("never".to_owned(), |at| at.format("%Y-%m-%d %H:%M").to_string())
     };
     for standing in &standings {
@@ -50,9 +60,34 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report
             state(context, standing),
         ]);
     }
-    let json = serde_json::json!({ "well": is_well, "standings": standings });
+    if args.notify {
+        context.observe(standings.iter().flat_map(|standing| observations(context, standing)));
+    }
+    let mut text = table.to_string();
+    for silence in &silences {
+        let Silenced { until, who, why, .. } = silence;
+        let until = until.format("%Y-%m-%d %H:%M UTC");
+        text.push_str(&format!("Nobody is told of anything until {until} ({who}: {why}).\n"));
+    }
+    let json = serde_json::json!({ "well": is_well, "standings": standings, "silences": silences });
     let exit = if is_well { Exit::Done } else { Exit::BadNews };
-    Ok(Report { exit, text: table.to_string(), json, silence: Silence::Allowed })
+    Ok(Report { exit, text, json, silence: Silence::Allowed })
+}
+
+/// Returns what there is to tell of a standing. A run that failed has said so itself; one that was killed cannot.
+fn observations(context: &Context, standing: &Standing) -> Vec<Observation> {
+    let late = match (standing.late, standing.due) {
+        (true, due) => State::Late { since: due.unwrap_or(context.now) },
+        (false, _) => State::InTime,
+    };
+    let killed = standing.killed.then(|| State::Bad { what: KILLED.to_owned() });
+    let observation = |state| Observation {
+        command: standing.command.clone(),
+        database: standing.database.clone(),
+        subject: String::new(),
+        state,
+    };
+    [Some(late), killed].into_iter().flatten().map(observation).collect()
 }
 
 /// Says for people how something stands.

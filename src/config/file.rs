@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use super::find::Found;
 use super::health::Health;
+use super::notify::{ChannelEntry, NotifyEntry};
 use super::s3::S3Entry;
 use super::schedule::{COMMANDS, When};
 use super::section::{At, Document, Keys, Section, absolute};
@@ -32,6 +33,8 @@ pub(super) const KEYS: Keys = &[
             "schedule",
             "metrics",
             "health",
+            "history",
+            "notify",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -116,6 +119,25 @@ pub(super) const KEYS: Keys = &[
             "tags",
         ],
     ),
+    ("history", &["url", "url_file"]),
+    ("notify", &["severity", "channels"]),
+    ("notify.severity", &["backup", "verify_backup", "restore_test", "restore", "other"]),
+    (
+        "notify.channels.NAME",
+        &[
+            "at_least",
+            "webhook",
+            "webhook_file",
+            "slack",
+            "slack_file",
+            "email",
+            "from",
+            "smtp",
+            "smtp_tls",
+            "smtp_user",
+            "smtp_password_file",
+        ],
+    ),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
 ];
@@ -133,6 +155,15 @@ pub(super) struct File {
     /// `textfile_dir` of `[metrics]`.
     pub(super) textfile_dir: Option<At<PathBuf>>,
     pub(super) health: Health,
+    pub(super) history: HistoryEntry,
+    pub(super) notify: NotifyEntry,
+}
+
+/// `[history]`: one of them at most.
+#[derive(Debug, Default)]
+pub(super) struct HistoryEntry {
+    pub(super) url: Option<At<Secret>>,
+    pub(super) url_file: Option<At<PathBuf>>,
 }
 
 /// `[database]` or one of `[databases.NAME]`.
@@ -213,6 +244,8 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         schedule: schedule(&document, &top),
         textfile_dir: textfile_dir(&document, &top),
         health: Health::read(&document, &top),
+        history: history(&document, &top),
+        notify: NotifyEntry::read(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);
@@ -222,13 +255,16 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
 }
 
 fn refuse_exposed_secrets(document: &Document<'_>, file: &mut File, reason: &str) {
-    for database in &file.databases {
-        if let Some(url) = database.url.as_ref().filter(|url| url::has_password(url.value.reveal()))
-        {
-            let key = &database.key;
+    let databases = file.databases.iter().map(|database| (database.key.as_str(), &database.url));
+    for (key, url) in databases.chain([("history", &file.history.url)]) {
+        if let Some(url) = url.as_ref().filter(|url| url::has_password(url.value.reveal())) {
             let what = format!("`url` in [{key}] holds a password that others can read: {reason}");
             document.problem(url.line, format!("{what}, or use `url_file`"));
         }
+    }
+    for (key, line, section) in file.notify.channels.iter().filter_map(ChannelEntry::secret) {
+        let what = format!("`{key}` in [{section}] is a secret that others can read: {reason}");
+        document.problem(line, format!("{what}, or use `{key}_file`"));
     }
 }
 
@@ -260,16 +296,24 @@ fn databases(document: &Document<'_>, top: &Section<'_>) -> Vec<DatabaseEntry> {
 }
 
 fn database(section: &Section<'_>, key: String) -> DatabaseEntry {
-    if let (Some(_), Some(line)) = (section.line_of("url"), section.line_of("url_file")) {
-        section.complain("url_file", line, "`url` is there as well: keep one of them");
-    }
+    refuse_both_urls(section);
     DatabaseEntry {
         key,
         name: None,
-        url: section.parsed("url", |text| url::check(text).map(|()| Secret::new(text))),
+        url: connection_string(section),
         url_file: section.path("url_file"),
         bin_dir: section.path("bin_dir"),
     }
+}
+
+fn refuse_both_urls(section: &Section<'_>) {
+    if let (Some(_), Some(line)) = (section.line_of("url"), section.line_of("url_file")) {
+        section.complain("url_file", line, "`url` is there as well: keep one of them");
+    }
+}
+
+fn connection_string(section: &Section<'_>) -> Option<At<Secret>> {
+    section.parsed("url", |text| url::check(text).map(|()| Secret::new(text)))
 }
 
 fn repositories(document: &Document<'_>, top: &Section<'_>) -> Vec<RepositoryEntry> {
@@ -418,6 +462,13 @@ fn textfile_dir(document: &Document<'_>, top: &Section<'_>) -> Option<At<PathBuf
     let table = top.table("metrics")?;
     let section = Section::open(document, "metrics".to_owned(), table.value, "metrics", KEYS);
     section.path("textfile_dir")
+}
+
+fn history(document: &Document<'_>, top: &Section<'_>) -> HistoryEntry {
+    let Some(table) = top.table("history") else { return HistoryEntry::default() };
+    let section = Section::open(document, "history".to_owned(), table.value, "history", KEYS);
+    refuse_both_urls(&section);
+    HistoryEntry { url: connection_string(&section), url_file: section.path("url_file") }
 }
 
 fn queries(document: &Document<'_>, top: &Section<'_>) -> Vec<Query> {

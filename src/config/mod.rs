@@ -4,8 +4,8 @@
 //! and decides; it connects to nothing and creates nothing.
 //!
 //! `find.rs` finds and reads the file, `file.rs` understands it with the help of `section.rs`,
-//! `value.rs` and `url.rs`, and of `health/` for its section; `resolve.rs`, `databases.rs`, `repositories.rs` and `s3.rs` merge it with flags
-//! and environment; `show.rs` tells what came out and from where.
+//! `value.rs` and `url.rs`, and of `health/` for its section; `resolve.rs`, `databases.rs`, `repositories.rs`, `notify.rs`
+//! and `s3.rs` merge it with flags and environment; `show.rs` tells what came out and from where.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,6 +18,7 @@ mod error;
 mod file;
 mod find;
 mod health;
+mod notify;
 mod repositories;
 mod resolve;
 mod s3;
@@ -32,6 +33,7 @@ mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use health::{CheckSettings, Health};
+pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
 pub(crate) use schedule::Schedule;
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
@@ -62,6 +64,12 @@ pub(crate) fn state_dir(
     let stated = stated.or_else(|| environment.get("OPSCTL_STATE_DIR").map(PathBuf::from));
     let stated = stated.map(|path| working_directory.join(path));
     stated.or_else(|| resolve::default_state_dir(environment, find::Host::this().uid))
+}
+
+/// Returns the database of the history as far as it is known without the configuration file.
+pub(crate) fn history_url(environment: &Environment) -> Option<SecretSource> {
+    let stated = environment.get("OPSCTL_HISTORY_URL").filter(|text| url::check(text).is_ok());
+    stated.map(|text| SecretSource::Stated(Secret::new(text)))
 }
 
 /// Understands the text of a file, whatever it is.
@@ -121,7 +129,7 @@ pub(crate) struct Loaded {
 /// Everything a run may need to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Where locks (and later the history) lie.
+    /// Where locks and, unless it has a place of its own, the history lie.
     pub(crate) state_dir: PathBuf,
     /// The databases to look after, in the file's order; never empty; names are unique.
     pub(crate) databases: Vec<Database>,
@@ -137,6 +145,42 @@ pub(crate) struct Config {
     pub(crate) textfile_dir: Option<PathBuf>,
     /// What is asked by `health-check`.
     pub(crate) health: Health,
+    /// The database that has the history, in place of a file in the state directory.
+    pub(crate) history_url: Option<SecretSource>,
+    /// Who is told of failures.
+    pub(crate) notify: Notify,
+}
+
+/// A secret that is stated, or lies in a file that is read when it is needed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum SecretSource {
+    Stated(Secret),
+    File(PathBuf),
+}
+
+impl SecretSource {
+    /// Returns the secret, without white space at its ends if it comes from a file.
+    pub(crate) fn read(&self) -> Result<Secret, Problem> {
+        match self {
+            SecretSource::Stated(secret) => Ok(secret.clone()),
+            SecretSource::File(path) => match find::read_text(path) {
+                Ok(text) => Ok(Secret::new(text.trim())),
+                Err(error) => Err(find::failed(Source::Default, path, &error)),
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Reads every secret that lies in a file and would be read later, and returns what is wrong with them.
+    pub(crate) fn unreadable_secrets(&self) -> Vec<Problem> {
+        let channels = self.notify.channels.iter().filter_map(|channel| match &channel.to {
+            Recipient::Webhook(source) | Recipient::Slack(source) => Some(source),
+            Recipient::Email(email) => email.login.as_ref().map(|(_, password)| password),
+        });
+        let sources = self.history_url.iter().chain(channels);
+        sources.filter_map(|source| source.read().err()).collect()
+    }
 }
 
 /// A question to a restored database whose answer is known.

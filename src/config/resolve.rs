@@ -11,8 +11,12 @@ use super::file::{self, File};
 use super::health::Health;
 use super::schedule::{COMMANDS, GRACE, Schedule, Scheduled, When};
 use super::section::{At, absolute};
-use super::{Backup, Compression, Config, Error, Loaded, Overrides, Problem, Source, find, value};
+use super::{
+    Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Source, find,
+    url, value,
+};
 use crate::environment::Environment;
+use crate::secret::Secret;
 
 /// Where the settings came from, by key; what is not there is a default.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +64,8 @@ pub(super) fn load(
         schedule: merge.schedule(),
         textfile_dir: merge.textfile_dir(),
         health: merge.health(),
+        history_url: merge.history_url(),
+        notify: merge.notify(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;
@@ -112,6 +118,22 @@ impl Merge<'_> {
             self.note(stated.key.clone(), self.file.source(stated.line));
         }
         health
+    }
+
+    fn history_url(&mut self) -> Option<SecretSource> {
+        let file = &self.file.history;
+        let names = ["history.url", "", "OPSCTL_HISTORY_URL"];
+        let parse = |text: &str| url::check(text).map(|()| Secret::new(text));
+        if let Some(url) = self.setting(names, None, parse, file.url.as_ref()) {
+            return Some(SecretSource::Stated(url));
+        }
+        let path = self.setting(
+            ["history.url_file", "", ""],
+            None,
+            |_| Err(String::new()),
+            file.url_file.as_ref(),
+        );
+        path.map(SecretSource::File)
     }
 
     fn schedule(&mut self) -> Schedule {

@@ -106,6 +106,8 @@ impl<'d> Section<'d> {
     /// Returns the tables below `key` with their names, in the order of the file.
     pub(super) fn tables(&self, key: &str) -> Vec<(String, At<&'d DeTable<'d>>)> {
         let Some(outer) = self.table(key) else { return Vec::new() };
+        let dot = if self.title.is_empty() { "" } else { "." };
+        let section = format!("{}{dot}{key}", self.title);
         let mut tables = Vec::new();
         for (name, value) in outer.value {
             let line = self.document.line(name.span().start);
@@ -114,7 +116,7 @@ impl<'d> Section<'d> {
                 None => self.document.problem(
                     line,
                     format!(
-                        "{} in [{key}] must be a section of its own: [{key}.NAME]",
+                        "{} in [{section}] must be a section of its own: [{section}.NAME]",
                         quote(name.get_ref())
                     ),
                 ),

@@ -3,11 +3,13 @@
 use std::path::Path;
 
 use super::file::retention_fields;
+use super::notify::SEVERITIES;
 use super::schedule::COMMANDS;
 use super::{
-    Backup, Credentials, Database, Loaded, Location, ObjectLockMode, Repository, S3,
-    ServerSideEncryption, format_duration, url,
+    Backup, Channel, Credentials, Database, Email, Loaded, Location, ObjectLockMode, Recipient,
+    Repository, S3, SecretSource, ServerSideEncryption, format_duration, url,
 };
+use crate::secret::Secret;
 
 /// One line of `opsctl config show`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -42,6 +44,16 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
     for stated in loaded.config.health.stated.iter().filter(|s| s.key != "health.timeout") {
         list.add(stated.key.clone(), stated.value.clone());
     }
+    list.secret("history.url", loaded.config.history_url.as_ref(), |url| {
+        url::without_password(url.reveal())
+    });
+    for (key, command, _) in SEVERITIES {
+        let severity = loaded.config.notify.severity(command).to_string();
+        list.add(format!("notify.severity.{key}"), severity);
+    }
+    for channel in &loaded.config.notify.channels {
+        list.channel(channel);
+    }
     for query in &loaded.config.queries {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }
@@ -62,6 +74,48 @@ impl List<'_> {
 
     fn add_path(&mut self, key: String, path: Option<&Path>) {
         self.add(key, path.map(|path| path.display().to_string()).unwrap_or_default());
+    }
+
+    /// Adds a secret as `show` shows it, or the file that has it.
+    fn secret(
+        &mut self,
+        key: &str,
+        source: Option<&SecretSource>,
+        show: impl Fn(&Secret) -> String,
+    ) {
+        match source {
+            None => self.add(key, ""),
+            Some(SecretSource::Stated(secret)) => self.add(key, show(secret)),
+            Some(SecretSource::File(path)) => {
+                self.add_path(format!("{key}_file"), Some(path));
+            }
+        }
+    }
+
+    fn channel(&mut self, channel: &Channel) {
+        let Channel { name, at_least, to } = channel;
+        let key = format!("notify.channels.{name}");
+        self.add(format!("{key}.at_least"), at_least.to_string());
+        match to {
+            Recipient::Webhook(url) => {
+                self.secret(&format!("{key}.webhook"), Some(url), Secret::to_string);
+            }
+            Recipient::Slack(url) => {
+                self.secret(&format!("{key}.slack"), Some(url), Secret::to_string);
+            }
+            Recipient::Email(Email { to, from, server, port, tls, login }) => {
+                self.add(format!("{key}.email"), to.join(", "));
+                self.add(format!("{key}.from"), from);
+                let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+                self.add(format!("{key}.smtp"), format!("{server}{port}"));
+                self.add(format!("{key}.smtp_tls"), tls.as_str());
+                if let Some((user, password)) = login {
+                    self.add(format!("{key}.smtp_user"), user);
+                    let key = format!("{key}.smtp_password");
+                    self.secret(&key, Some(password), Secret::to_string);
+                }
+            }
+        }
     }
 
     fn database(&mut self, key: &str, database: &Database) {

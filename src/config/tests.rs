@@ -153,7 +153,7 @@ fn the_example_is_valid_and_explains_every_key() {
     let lines: Vec<&str> = EXAMPLE.lines().map(|line| line.trim_start_matches('#')).collect();
     for (section, keys) in file::KEYS.iter().filter(|(section, _)| !section.is_empty()) {
         let is_section = |key: &str| {
-            ["retention", "s3", "query"].contains(&key)
+            ["retention", "s3", "query", "severity", "channels"].contains(&key)
                 || *section == "health" && crate::health::kind::find(key).is_some()
         };
         for key in keys.iter().filter(|key| !is_section(key)) {
@@ -181,6 +181,8 @@ fn the_example_is_valid_with_every_line_in_use() {
     let text = text.replace("url_file = \"/run/secrets/database-url\"\n", "");
     let text =
         text.replace("url_file = \"/run/secrets/members-url\"\n", "url_file = \"database-url\"\n");
+    let text = text.replace("url_file = \"/run/secrets/history-url\"\n", "");
+    let text = text.replace("webhook = \"", "# webhook = \"").replace("slack = \"", "# slack = \"");
     let text = text.replace("/etc/opsctl/aws-", "");
     let place = Place::with_file(&text);
     place.write("database-url", "postgresql://u@h/members", 0o600);
@@ -188,6 +190,7 @@ fn the_example_is_valid_with_every_line_in_use() {
     place.write("credentials", "[backups]", 0o600);
     let loaded = place.load(&Overrides::default(), []).unwrap();
     assert_eq!((loaded.config.databases.len(), loaded.config.repositories.len()), (2, 2));
+    assert_eq!(loaded.config.notify.channels.len(), 3);
 }
 
 #[test]
@@ -219,6 +222,7 @@ fn every_plain_setting_has_a_variable() {
         ("OPSCTL_FAIL_ON_SHRINK", "1"),
         ("OPSCTL_SHRINK_PERCENT", "20"),
         ("OPSCTL_TIMEOUT", "90s"),
+        ("OPSCTL_HISTORY_URL", "postgresql://h/d"),
     ];
     let loaded = place.load(&Overrides::default(), variables).unwrap();
     let shown = show(&loaded);

@@ -145,7 +145,7 @@ impl Drop for AdvisoryLock {
 }
 
 /// Turns a name into PostgreSQL's 64-bit key.
-fn number(key: &str) -> i64 {
+pub(crate) fn number(key: &str) -> i64 {
     let hash = Sha256::digest(format!("opsctl:{key}"));
     hash.iter().take(8).fold(0, |number, byte| number << 8 | i64::from(*byte))
 }

@@ -198,10 +198,12 @@ impl Target {
         Target { database: name.to_owned(), ..self.clone() }
     }
 
-    /// Returns the same, but no attempt takes longer than `limit`.
-    pub(crate) fn with_connect_timeout(&self, limit: Duration) -> Target {
-        let limit = self.connect_timeout.map_or(limit, |stated| stated.min(limit));
-        Target { connect_timeout: Some(limit), ..self.clone() }
+    /// Returns the same for what must not be waited for: connecting may take `limit` at most for each address, and a peer that
+    /// does not acknowledge is given up after twice as long.
+    pub(crate) fn impatient(&self, limit: Duration) -> Target {
+        let connect_timeout = Some(self.connect_timeout.map_or(limit, |stated| stated.min(limit)));
+        let keepalives = Keepalives { user_timeout: Some(2 * limit), ..self.keepalives };
+        Target { connect_timeout, keepalives, ..self.clone() }
     }
 
     /// Returns the same with only this server.

@@ -19,8 +19,12 @@ pub(crate) struct Expected<'a> {
     pub(crate) max_age: Option<Duration>,
 }
 
+/// What is said of a run that never came to its end.
+pub(crate) const KILLED: &str = "it was killed";
+
 /// How a command stands on a database.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a question that a monitor asks")]
 pub(crate) struct Standing {
     pub(crate) command: String,
     pub(crate) database: String,
@@ -31,6 +35,8 @@ pub(crate) struct Standing {
     pub(crate) late: bool,
     /// Did the last run that came to an end fail, or was it killed?
     pub(crate) failing: bool,
+    /// Was that a run of this very command, and was it killed?
+    pub(crate) killed: bool,
     pub(crate) running: bool,
     /// Of the last run, if it failed.
     pub(crate) last_error: Option<String>,
@@ -86,13 +92,14 @@ pub(crate) fn judge(expected: &Expected<'_>, runs: &[Run], now: Moment) -> Stand
         let part = run.databases.iter().find(|part| part.database == database);
         let error = part.and_then(|part| part.error.clone()).or_else(|| run.error.clone());
         match (run.state, exit(run).flatten()) {
-            (State::Killed, _) => "it was killed".to_owned(),
+            (State::Killed, _) => KILLED.to_owned(),
             (_, Some(exit)) => error.unwrap_or_else(|| format!("it ended with status {exit}")),
             (_, None) => error.unwrap_or_else(|| "it did not say how it ended".to_owned()),
         }
     });
+    let killed = last.is_some_and(|run| run.state == State::Killed && run.command == command);
     let (command, database) = (command.to_owned(), database.to_owned());
-    Standing { command, database, last_success, due, late, failing, running, last_error }
+    Standing { command, database, last_success, due, late, failing, killed, running, last_error }
 }
 
 #[cfg(test)]

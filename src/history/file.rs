@@ -1,22 +1,23 @@
-//! The file of the history: `SQLite`, in write-ahead mode, so that runs write at the same time and a killed one harms none.
+//! The history in a file: `SQLite`, in write-ahead mode, so that runs write at the same time and a killed one harms none.
 //!
-//! A run holds an operating-system lock on a file of its own in `running/` as long as it lives. A run without an end
-//! whose lock is free was killed.
+//! A run holds an operating-system lock on a file of its own in `running/` as long as it lives. What the tables hold,
+//! `store.rs` knows.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{Begun, Part, Run, State};
-use crate::clock::Moment;
+use super::Error;
+use super::store::{Tables, VERSION};
+use super::value::{Row, Value};
 
-/// The version of the tables, in `SQLite`'s `user_version`.
-const VERSION: i64 = 1;
-const TABLES: &str = "
-    CREATE TABLE run (
+/// What made each version out of the one before, in `SQLite`'s `user_version`.
+const STEPS: [&str; 2] = [
+    "CREATE TABLE run (
         id TEXT PRIMARY KEY, host TEXT NOT NULL, command TEXT NOT NULL, dry_run INTEGER NOT NULL, begun_at TEXT NOT NULL,
         ended_at TEXT, exit INTEGER, error TEXT
     ) STRICT, WITHOUT ROWID;
@@ -25,115 +26,121 @@ const TABLES: &str = "
         run TEXT NOT NULL REFERENCES run ON DELETE CASCADE, database TEXT NOT NULL, exit INTEGER,
         figures TEXT NOT NULL, error TEXT, PRIMARY KEY (run, database)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;";
+    PRAGMA user_version = 1;",
+    "CREATE TABLE incident (
+        id TEXT PRIMARY KEY, command TEXT NOT NULL, database TEXT NOT NULL, subject TEXT NOT NULL, kind TEXT NOT NULL,
+        severity TEXT NOT NULL, what TEXT NOT NULL, since TEXT NOT NULL, opened_at TEXT NOT NULL, announced TEXT,
+        UNIQUE (command, database, subject, kind)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE message (
+        id TEXT PRIMARY KEY, channel TEXT NOT NULL, body TEXT NOT NULL, queued_at TEXT NOT NULL,
+        attempts INTEGER NOT NULL, claimed_at TEXT, error TEXT
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE silence (
+        id TEXT PRIMARY KEY, begun_at TEXT NOT NULL, until TEXT NOT NULL, why TEXT NOT NULL, who TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    PRAGMA user_version = 2;",
+];
 /// How long a run waits for another that is writing.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Moments as they sort: all in UTC, all of one length.
-const TIME: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
 
-/// Why the history cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    #[error("`{0}` cannot be used")]
-    Io(PathBuf, #[source] std::io::Error),
-    #[error("`{0}` cannot be used")]
-    Sqlite(PathBuf, #[source] rusqlite::Error),
-    #[error("`{0}` has version {1}, this opsctl knows {VERSION}: a newer one wrote it")]
-    Version(PathBuf, i64),
-}
-
-/// The file, opened by a run that has noted its beginning.
-pub(super) struct Open {
+/// The open file.
+pub(super) struct SqliteFile {
+    state_dir: PathBuf,
     path: PathBuf,
     connection: Connection,
-    run: String,
-    /// Locked as long as the run lives.
-    alive: PathBuf,
-    _alive: File,
+    alive: Option<Alive>,
 }
 
-impl Open {
-    /// Opens or makes the file in `state_dir`, notes the run, and forgets those before `oldest`.
-    pub(super) fn begin(state_dir: &Path, run: &Begun<'_>, oldest: Moment) -> Result<Open, Error> {
-        let path = state_dir.join("history.db");
-        let folder = running(state_dir);
-        let alive = folder.join(run.id.as_str());
-        let io = |e| Error::Io(alive.clone(), e);
+/// The file that says that a run lives: locked as long as it does.
+struct Alive {
+    path: PathBuf,
+    _locked: File,
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.path).ok();
+    }
+}
+
+/// Returns where the file is.
+pub(super) fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("history.db")
+}
+
+impl SqliteFile {
+    /// Opens the file in `state_dir`, and makes what is missing.
+    pub(super) fn open(state_dir: &Path) -> Result<SqliteFile, Error> {
+        let path = path(state_dir);
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir);
+        made.map_err(|e| Error::Io(state_dir.to_owned(), e))?;
+        let connection = connect(&path)?;
+        Ok(SqliteFile { state_dir: state_dir.to_owned(), path, connection, alive: None })
+    }
+
+    /// Opens the file, if there is one.
+    pub(super) fn open_if_there(state_dir: &Path) -> Result<Option<SqliteFile>, Error> {
+        let path = path(state_dir);
+        let is_there = path.try_exists().map_err(|e| Error::Io(path, e))?;
+        is_there.then(|| SqliteFile::open(state_dir)).transpose()
+    }
+
+    fn sqlite(&self) -> impl Fn(rusqlite::Error) -> Error + use<'_> {
+        |e| Error::Sqlite(self.path.clone(), e)
+    }
+}
+
+impl Tables for SqliteFile {
+    fn execute(&mut self, sql: &str, values: &[Value]) -> Result<u64, Error> {
+        let done = self.connection.execute(sql, rusqlite::params_from_iter(values));
+        done.map(|n| n as u64).map_err(self.sqlite())
+    }
+
+    fn query(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, Error> {
+        let rows = || {
+            let mut statement = self.connection.prepare(sql)?;
+            let n_columns = statement.column_count();
+            let values = rusqlite::params_from_iter(values);
+            let rows = statement.query_map(values, |row| Row::of_sqlite(row, n_columns))?;
+            rows.collect::<rusqlite::Result<Vec<Row>>>()
+        };
+        rows().map_err(self.sqlite())
+    }
+
+    fn begin(&mut self) -> Result<(), Error> {
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(self.sqlite())
+    }
+
+    fn end(&mut self, is_good: bool) -> Result<(), Error> {
+        let sql = if is_good { "COMMIT" } else { "ROLLBACK" };
+        self.connection.execute_batch(sql).map_err(self.sqlite())
+    }
+
+    fn hold(&mut self, run: &str) -> Result<(), Error> {
+        let folder = running(&self.state_dir);
+        let path = folder.join(run);
+        let io = |e| Error::Io(path.clone(), e);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(io)?;
         sweep(&folder).map_err(io)?;
-        // First: a run that is in the history is never without its lock, nor is a file with a run's name.
-        let unlocked = folder.join(format!(".{}", run.id));
+        // A file that has a run's name is never without its lock.
+        let unlocked = folder.join(format!(".{run}"));
         let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unlocked);
         let file = open.map_err(io)?;
         file.lock().map_err(io)?;
-        std::fs::rename(&unlocked, &alive).map_err(io)?;
-        let begin = || {
-            let connection = connect(&path)?;
-            note(&connection, run, oldest).map_err(|e| Error::Sqlite(path.clone(), e))?;
-            Ok(connection)
-        };
-        let connection = match begin() {
-            Err(error) if is_broken(&error) => {
-                set_aside(&path, run.id.as_str(), &error)?;
-                begin()
-            }
-            result => result,
-        };
-        let connection = connection.inspect_err(|_| drop(std::fs::remove_file(&alive)))?;
-        Ok(Open { connection, run: run.id.to_string(), alive, _alive: file, path })
+        std::fs::rename(&unlocked, &path).map_err(io)?;
+        self.alive = Some(Alive { path, _locked: file });
+        Ok(())
     }
 
-    /// Notes that the run is at work on a database.
-    pub(super) fn part_begun(&self, database: &str) -> Result<(), Error> {
-        const SQL: &str = "INSERT INTO part (run, database, figures) VALUES (?1, ?2, '{}') ON CONFLICT DO NOTHING";
-        let done = self.connection.execute(SQL, params![self.run, database]);
-        done.map(drop).map_err(|e| Error::Sqlite(self.path.clone(), e))
+    fn release(&mut self) {
+        self.alive = None;
     }
 
-    /// Notes what became of a database, or of a part of it.
-    pub(super) fn part_ended(
-        &self,
-        database: &str,
-        exit: u8,
-        figures: &str,
-        error: Option<&str>,
-    ) -> Result<(), Error> {
-        const SQL: &str = "INSERT INTO part (run, database, exit, figures, error) VALUES (?1, ?2, ?3, ?4, ?5) \
-            ON CONFLICT DO UPDATE SET exit = max(?3, coalesce(part.exit, 0)), figures = ?4, error = coalesce(?5, part.error)";
-        let done = self.connection.execute(SQL, params![self.run, database, exit, figures, error]);
-        done.map(drop).map_err(|e| Error::Sqlite(self.path.clone(), e))
+    fn alive(&mut self, runs: &[String]) -> Result<BTreeSet<String>, Error> {
+        let folder = running(&self.state_dir);
+        Ok(runs.iter().filter(|run| is_alive(&folder.join(run))).cloned().collect())
     }
-
-    /// Notes the end.
-    pub(super) fn end(&self, at: Moment, exit: u8, error: Option<&str>) -> Result<(), Error> {
-        const SQL: &str = "UPDATE run SET ended_at = ?2, exit = ?3, error = ?4 WHERE id = ?1";
-        let done = self.connection.execute(SQL, params![self.run, time(at), exit, error]);
-        done.map(drop).map_err(|e| Error::Sqlite(self.path.clone(), e))
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        std::fs::remove_file(&self.alive).ok();
-    }
-}
-
-/// Reads the runs that began at or after `since`, oldest first; none if there is no history.
-pub(crate) fn read(state_dir: &Path, since: Moment) -> Result<Vec<Run>, Error> {
-    let path = state_dir.join("history.db");
-    if !path.try_exists().map_err(|e| Error::Io(path.clone(), e))? {
-        return Ok(Vec::new());
-    }
-    let connection = connect(&path)?;
-    let mut runs = rows(&connection, since).map_err(|e| Error::Sqlite(path.clone(), e))?;
-    for run in &mut runs {
-        run.state = match run.ended_at {
-            Some(_) => State::Ended,
-            None if is_alive(&running(state_dir).join(&run.id)) => State::Running,
-            None => State::Killed,
-        };
-    }
-    Ok(runs)
 }
 
 /// Removes what killed runs left.
@@ -152,11 +159,13 @@ fn running(state_dir: &Path) -> PathBuf {
     state_dir.join("running")
 }
 
-fn time(at: Moment) -> String {
-    at.format(TIME).to_string()
+/// Does somebody hold the lock on a run's file?
+fn is_alive(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-/// Opens the file, and makes its tables if there are none.
+/// Opens the file, and brings its tables to the version that is known here.
 fn connect(path: &Path) -> Result<Connection, Error> {
     let sqlite = |e| Error::Sqlite(path.to_owned(), e);
     // SQLite would make it readable for everybody.
@@ -171,87 +180,37 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     let version = |connection: &Connection| {
         connection.query_row("PRAGMA user_version", [], |row| row.get::<_, i64>(0)).map_err(sqlite)
     };
-    if version(&connection)? == 0 {
+    if version(&connection)? < VERSION {
         let transaction = connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
             .map_err(sqlite)?;
         // Another run may have been first.
-        if version(&transaction)? == 0 {
-            transaction.execute_batch(TABLES).map_err(sqlite)?;
+        let done = usize::try_from(version(&transaction)?).unwrap_or(usize::MAX);
+        for step in STEPS.iter().skip(done) {
+            transaction.execute_batch(step).map_err(sqlite)?;
         }
         transaction.commit().map_err(sqlite)?;
     }
     match version(&connection)? {
         VERSION => Ok(connection),
-        other => Err(Error::Version(path.to_owned(), other)),
+        other => Err(Error::Version(format!("`{}`", path.display()), other)),
     }
-}
-
-fn note(connection: &Connection, run: &Begun<'_>, oldest: Moment) -> rusqlite::Result<()> {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    connection.execute(
-        "INSERT INTO run (id, host, command, dry_run, begun_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![run.id.as_str(), host, run.command, run.dry_run, time(run.at)],
-    )?;
-    connection.execute("DELETE FROM run WHERE begun_at < ?1", params![time(oldest)])?;
-    Ok(())
-}
-
-fn rows(connection: &Connection, since: Moment) -> rusqlite::Result<Vec<Run>> {
-    let moment = |text: String| text.parse::<Moment>().unwrap_or_default();
-    let mut statement = connection.prepare(
-        "SELECT id, host, command, dry_run, begun_at, ended_at, exit, error FROM run WHERE begun_at >= ?1 ORDER BY begun_at, id",
-    )?;
-    let runs = statement.query_map(params![time(since)], |row| {
-        Ok(Run {
-            id: row.get(0)?,
-            host: row.get(1)?,
-            command: row.get(2)?,
-            dry_run: row.get(3)?,
-            begun_at: moment(row.get(4)?),
-            ended_at: row.get::<_, Option<String>>(5)?.map(moment),
-            state: State::Ended,
-            exit: row.get(6)?,
-            error: row.get(7)?,
-            databases: Vec::new(),
-        })
-    })?;
-    let mut runs = runs.collect::<rusqlite::Result<Vec<Run>>>()?;
-    let mut parts = connection
-        .prepare("SELECT database, exit, figures, error FROM part WHERE run = ?1 ORDER BY 1")?;
-    for run in &mut runs {
-        let found = parts.query_map(params![run.id], |row| {
-            Ok(Part {
-                database: row.get(0)?,
-                exit: row.get(1)?,
-                figures: serde_json::from_str(&row.get::<_, String>(2)?).unwrap_or_default(),
-                error: row.get(3)?,
-            })
-        })?;
-        run.databases = found.collect::<rusqlite::Result<Vec<Part>>>()?;
-    }
-    Ok(runs)
-}
-
-/// Does somebody hold the lock on a run's file?
-fn is_alive(path: &Path) -> bool {
-    let Ok(file) = File::open(path) else { return false };
-    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// Is it the file itself that is wrong?
-fn is_broken(error: &Error) -> bool {
+pub(super) fn is_broken(error: &Error) -> bool {
     match error {
         Error::Sqlite(_, error) => matches!(
             error.sqlite_error_code(),
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
         ),
-        Error::Io(..) | Error::Version(..) => false,
+        _ => false,
     }
 }
 
 /// Gives a broken file another name, and what belongs to it.
-fn set_aside(path: &Path, run: &str, error: &Error) -> Result<(), Error> {
+pub(super) fn set_aside(state_dir: &Path, run: &str, error: &Error) -> Result<(), Error> {
+    let path = path(state_dir);
     let aside = |suffix: &str| PathBuf::from(format!("{}.broken-{run}{suffix}", path.display()));
     for suffix in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{suffix}", path.display()));
@@ -263,11 +222,46 @@ fn set_aside(path: &Path, run: &str, error: &Error) -> Result<(), Error> {
     tracing::warn!(
         "the history is broken and was set aside as `{}`; a new one was begun: {}",
         aside("").display(),
-        why(error)
+        error.in_full()
     );
     Ok(())
 }
 
-fn why(error: &Error) -> String {
-    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Place;
+    use crate::history::store::Store;
+    use crate::history::suite;
+
+    suite::conformance!(suite::Guarded::in_a_directory());
+
+    #[test]
+    fn a_file_of_version_1_keeps_its_runs() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Connection::open(path(dir.path())).unwrap();
+        old.execute_batch(STEPS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO run VALUES ('a', 'h', 'backup', 0, '2026-11-21T02:00:00.000000Z', '2026-11-21T02:01:00.000000Z', 0, NULL);
+             INSERT INTO part VALUES ('a', 'ip2a', 0, '{\"rows\":7}', NULL);",
+        )
+        .unwrap();
+        drop(old);
+        let place = Place::Directory(dir.path().to_owned());
+        let mut store = Store::open_if_there(&place).unwrap().unwrap();
+        let runs = store.runs(crate::clock::Moment::default(), &[]).unwrap();
+        assert_eq!((runs[0].id.as_str(), runs[0].exit), ("a", Some(0)));
+        assert_eq!(runs[0].databases[0].figures["rows"], 7.into());
+        assert!(store.silences().unwrap().is_empty() && store.incidents().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_a_newer_opsctl_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(SqliteFile::open(dir.path()).unwrap());
+        let new = Connection::open(path(dir.path())).unwrap();
+        new.execute_batch("PRAGMA user_version = 3").unwrap();
+        let error = SqliteFile::open(dir.path()).err().unwrap();
+        assert!(matches!(error, Error::Version(_, 3)) && !is_broken(&error));
+    }
 }

@@ -1,24 +1,75 @@
-//! The history: every run, what became of each database, and the runs that never came to their end.
+//! The history: every run, what became of each database, and the runs that never came to their end; and what
+//! notifications have to remember from run to run.
 //!
 //! It is written by every run, several at once, and must never stop one: what goes wrong with it is a warning, and a
-//! broken file is set aside and begun anew. It decides nothing; `opsctl history` shows it. `file.rs` keeps it.
+//! broken file is set aside and begun anew. It decides nothing; `opsctl history` shows it. `store.rs` and `incidents.rs` say
+//! what is remembered, `file.rs` and `server.rs` keep it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 use crate::clock::Moment;
+use crate::db;
 use crate::id::RunId;
 use crate::sync::lock;
 
 pub(crate) mod due;
 mod file;
+pub(crate) mod incidents;
+mod server;
+mod store;
+#[cfg(test)]
+mod suite;
+mod value;
 
-use file::Open;
-pub(crate) use file::{Error, read};
+pub(crate) use store::Store;
 
 /// How long runs are remembered.
 const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(400);
+
+/// Where the history is.
+#[derive(Clone, Debug)]
+pub(crate) enum Place {
+    /// In a file of the state directory.
+    Directory(PathBuf),
+    /// In a schema of this database.
+    Server(Box<db::Target>),
+}
+
+/// Why the history cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("`{0}` cannot be used")]
+    Io(PathBuf, #[source] std::io::Error),
+    #[error("`{0}` cannot be used")]
+    Sqlite(PathBuf, #[source] rusqlite::Error),
+    #[error("the server of the history cannot be used")]
+    Server(#[source] db::Error),
+    #[error("the history in {0} does not answer")]
+    Silent(String),
+    #[error("the history in {0} has version {1}, this opsctl knows {known}: a newer one wrote it", known = store::VERSION)]
+    Version(String, i64),
+    #[error("the history holds a value that opsctl did not write")]
+    Value,
+    #[error("the place of the history is not known")]
+    NoPlace,
+    #[error("the history failed before in this run")]
+    GivenUp,
+}
+
+impl Error {
+    /// Says it with all its causes.
+    pub(crate) fn in_full(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        text.replace('\n', " ")
+    }
+}
 
 /// What a run says of itself when it begins.
 #[derive(Clone, Debug)]
@@ -74,24 +125,53 @@ pub(crate) enum State {
 /// The history as a run writes it.
 #[derive(Default)]
 pub(crate) struct History {
-    open: Mutex<Option<Open>>,
+    state: Mutex<Writing>,
+}
+
+#[derive(Default)]
+struct Writing {
+    place: Option<Place>,
+    store: Option<Store>,
+    /// The run that was noted, until its end was.
+    run: Option<String>,
+    /// Did something fail? Then the run does not wait for it again, but at its end.
+    has_failed: bool,
 }
 
 impl History {
-    /// Notes that the run has begun, in the file of `state_dir`. Only the first call counts.
-    pub(crate) fn begin(&self, state_dir: &Path, run: &Begun<'_>) {
-        let mut open = lock(&self.open);
-        if open.is_none() {
-            match Open::begin(state_dir, run, run.at - KEPT) {
-                Ok(begun) => *open = Some(begun),
-                Err(error) => tracing::warn!("this run will not be in the history: {error:#}"),
+    /// Says where the history is. Only the first call counts.
+    pub(crate) fn locate(&self, place: Place) {
+        lock(&self.state).place.get_or_insert(place);
+    }
+
+    /// Notes that the run has begun. Only the first call counts.
+    pub(crate) fn begin(&self, run: &Begun<'_>) {
+        let mut state = lock(&self.state);
+        let Some(place) = state.place.clone().filter(|_| state.run.is_none()) else { return };
+        let note = || {
+            let mut store = Store::open(&place)?;
+            store.run_begun(run, run.at - KEPT)?;
+            Ok(store)
+        };
+        let begun = match (note(), &place) {
+            (Err(error), Place::Directory(dir)) if file::is_broken(&error) => {
+                file::set_aside(dir, run.id.as_str(), &error).and_then(|()| note())
+            }
+            (result, _) => result,
+        };
+        match begun {
+            Ok(store) => state.store = Some(store),
+            Err(error) => {
+                state.has_failed = true;
+                tracing::warn!("this run will not be in the history: {}", error.in_full());
             }
         }
+        state.run = Some(run.id.to_string());
     }
 
     /// Notes that the run is at work on a database.
     pub(crate) fn database_begun(&self, database: &str) {
-        self.write(|open| open.part_begun(database));
+        lock(&self.state).write(|store, run| store.part_begun(run, database));
     }
 
     /// Notes what became of a database: the numbers of its part of the report, see [`figures`], or an error.
@@ -105,22 +185,64 @@ impl History {
     ) {
         let figures = outcome.map(|figures| serde_json::to_string(figures).unwrap_or_default());
         let figures = figures.unwrap_or_else(|_| "{}".to_owned());
-        self.write(|open| open.part_ended(database, exit, &figures, outcome.err()));
+        let error = outcome.err();
+        lock(&self.state)
+            .write(|store, run| store.part_ended(run, database, exit, &figures, error));
     }
 
-    /// Notes the end of the run.
+    /// Notes the end of the run. Whatever failed before, this is tried.
     pub(crate) fn end(&self, at: Moment, exit: u8, error: Option<&str>) {
-        self.write(|open| open.end(at, exit, error));
-        *lock(&self.open) = None;
+        let mut state = lock(&self.state);
+        state.has_failed = false;
+        state.write(|store, run| store.run_ended(run, at, exit, error));
     }
 
-    fn write(&self, work: impl FnOnce(&Open) -> Result<(), Error>) {
-        if let Some(open) = &*lock(&self.open)
-            && let Err(error) = work(open)
+    /// Does something else with the history, which is opened if it is not open; nothing more after it has failed.
+    pub(crate) fn with<T>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut state = lock(&self.state);
+        if state.has_failed {
+            return Err(Error::GivenUp);
+        }
+        let store = match (state.store.take(), &state.place) {
+            (Some(store), _) => Ok(store),
+            (None, Some(place)) => Store::open(place),
+            (None, None) => Err(Error::NoPlace),
+        };
+        let mut store = store.inspect_err(|_| state.has_failed = true)?;
+        let result = work(&mut store);
+        // What does not answer is not asked again, because each time takes seconds.
+        state.has_failed = matches!(result, Err(Error::Silent(_)));
+        state.store = Some(store);
+        result
+    }
+
+    /// Reads from the history, if there is one.
+    pub(crate) fn read<T: Default>(
+        &self,
+        work: impl FnOnce(&mut Store) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let place = lock(&self.state).place.clone().ok_or(Error::NoPlace)?;
+        Store::open_if_there(&place)?.as_mut().map_or(Ok(T::default()), work)
+    }
+}
+
+impl Writing {
+    fn write(&mut self, work: impl FnOnce(&mut Store, &str) -> Result<(), Error>) {
+        if let (Some(store), Some(run), false) = (&mut self.store, &self.run, self.has_failed)
+            && let Err(error) = work(store, run)
         {
-            tracing::warn!("the history could not be written: {error:#}");
+            self.has_failed = true;
+            tracing::warn!("the history could not be written: {}", error.in_full());
         }
     }
+}
+
+/// Returns the name of this host.
+pub(crate) fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
 /// Returns the numbers in a report, by their paths; lists are left out.

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::patient::sandbox;
+use crate::support::receiver::Receiver;
 use crate::support::running::Running;
 use crate::support::s3::S3;
 use crate::support::{Cluster, Run, Sandbox, installed, stock, unique};
@@ -349,6 +350,59 @@ fn the_keys_of_the_storage_are_not_shown() {
         {
             let run = sandbox.run(args).expect(13);
             check_said(&run);
+        }
+    }
+}
+
+#[test]
+fn the_urls_of_webhooks_and_the_passwords_of_mail_and_history_are_not_shown() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE t AS SELECT 1 AS n");
+    let mut sandbox = sandbox(&cluster.url(&database));
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let receiver = Receiver::start();
+    // It repeats what it was asked, as some do.
+    receiver.answer(404).say(CORE);
+    let url = receiver.url(&format!("services/{CORE}?token={CORE}"));
+    let text = format!(
+        "[history]\nurl = \"postgresql://u:{CORE}@{closed}/x\"\n\
+         [notify.channels.a]\nwebhook = \"{url}\"\n\
+         [notify.channels.b]\nslack = \"http://user:{CORE}@{closed}/{CORE}\"\n\
+         [notify.channels.c]\nemail = [\"a@example.com\"]\nfrom = \"a@example.com\"\nsmtp = \"{closed}\"\n\
+         smtp_user = \"u\"\n"
+    );
+    write_private(&sandbox, "opsctl.toml", &text);
+    sandbox.set("OPSCTL_SMTP_PASSWORD", CORE);
+    let fail = |status: i32| {
+        for args in [&["-vv"][..], &["-vv", "--json", "--log-format", "json"]] {
+            let args = [&["backup", "--repository", "/proc/no/such/place"][..], args].concat();
+            let run = sandbox.run(&args).expect(status);
+            check_said(&run);
+            assert!(run.stderr.contains("could not be told"), "{run:#?}");
+            for command in [&["config", "show"][..], &["config", "check"], &["notify", "test"]] {
+                check_said(&sandbox.run(&[command, &["-vv"]].concat()));
+            }
+        }
+    };
+    fail(13);
+    // With a history, the outbox is written as well.
+    write_private(&sandbox, "opsctl.toml", text.split_once("x\"\n").unwrap().1);
+    fail(13);
+    assert!(check_files(&sandbox.path("state")) > 0);
+
+    // Nor may anybody else read them in the file, or see them in what is said of mistakes in it.
+    let path = sandbox.path("opsctl.toml");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
+    let run = sandbox.run(&["backup"]).expect(10);
+    assert!(run.stderr.contains("is a secret that others can read"), "{run:#?}");
+    check_said(&run);
+    for wrong in ["ftp://h/PASSWORD", "https:///PASSWORD", "PASSWORD", "https://h/PASSWORD b"] {
+        for key in ["webhook", "slack"] {
+            let wrong = wrong.replace("PASSWORD", CORE);
+            let text = format!("[notify.channels.a]\n{key} = \"{wrong}\"\n");
+            write_private(&sandbox, "opsctl.toml", &text);
+            check_said(&sandbox.run(&["backup", "-vv"]).expect(10));
         }
     }
 }

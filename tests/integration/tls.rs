@@ -1,27 +1,10 @@
 //! TLS to the last: opsctl and its children verify the server by an authority of one's own, or do not connect.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt, chown};
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use crate::support::patient::{errors, sandbox};
-use crate::support::{Cluster, installed, stock};
-
-/// Makes an authority in a directory, and a certificate for `localhost`; returns the authority's file.
-fn authority(dir: &Path, name: &str) -> PathBuf {
-    let path = |file: &str| dir.join(format!("{name}-{file}")).to_str().unwrap().to_owned();
-    let key = "req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test";
-    let server = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE";
-    let (ca, ca_key, leaf, leaf_key) =
-        (path("ca.pem"), path("ca.key"), path("leaf.pem"), path("leaf.key"));
-    for arguments in [
-        format!("{key} -keyout {ca_key} -out {ca}"),
-        format!("{key} -keyout {leaf_key} -out {leaf} -CA {ca} -CAkey {ca_key} {server}"),
-    ] {
-        stock(Command::new("openssl").args(arguments.split(' ')));
-    }
-    ca.into()
-}
+use crate::support::{Cluster, authority, installed};
 
 #[test]
 fn the_server_and_its_name_are_verified_by_opsctl_and_by_pg_dump() {

@@ -1,4 +1,4 @@
-//! What stays of a run: the history's figures, and a file of metrics.
+//! What stays of a run: the history's figures, a file of metrics, and what notifications are made of.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,7 @@ use crate::commands::Context;
 use crate::health::format::{self, Report};
 use crate::health::{Answer, Outcome};
 use crate::metrics;
+use crate::notify::{Observation, State};
 
 /// What the history calls that which is about no database.
 const NO_DATABASE: &str = "-";
@@ -21,6 +22,7 @@ pub(super) fn note(context: &Context, report: &Report, is_whole: bool) {
             .or_default()
             .push(answer);
     }
+    context.observe(observations(report));
     for (database, answers) in parts {
         let worst = Outcome::worst(answers.iter().map(|answer| answer.reading.outcome));
         let figures = answers.iter().flat_map(|answer| figures(answer)).collect();
@@ -32,6 +34,31 @@ pub(super) fn note(context: &Context, report: &Report, is_whole: bool) {
             tracing::warn!("the metrics could not be written into `{}`: {error}", dir.display());
         }
     }
+}
+
+/// Returns what there is to tell: one observation for each check, and that all of them could be asked.
+///
+/// Of a check that another one's failure made impossible nothing is known: that other one is the news.
+fn observations(report: &Report) -> Vec<Observation> {
+    let mut observed: BTreeMap<(&str, &str), State> = BTreeMap::new();
+    for answer in report.answers() {
+        let database = answer.check.database.as_deref().unwrap_or_default();
+        observed.insert((database, ""), State::Good);
+        let reading = &answer.reading;
+        let state = match reading.outcome {
+            _ if reading.because_of.is_some() => continue,
+            Outcome::Ok => State::Good,
+            bad => State::Bad { what: format!("{}: {}", bad.name(), reading.message) },
+        };
+        observed.insert((database, &answer.check.name), state);
+    }
+    let observed = observed.into_iter().map(|((database, subject), state)| Observation {
+        command: "health-check".to_owned(),
+        database: database.to_owned(),
+        subject: subject.to_owned(),
+        state,
+    });
+    observed.collect()
 }
 
 /// Returns the figures of one check: `NAME.status`, `NAME.found` and `NAME.value`.

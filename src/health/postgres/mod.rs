@@ -58,7 +58,7 @@ pub(crate) fn inquiry(target: &Target, database: &str, health: &Health) -> Inqui
         those.map(|check| check.timeout).max().unwrap_or_default()
     };
     let (connecting, asking) = (limit(true), limit(false));
-    let target = target.with_connect_timeout(connecting);
+    let target = target.impatient(connecting);
     let inquiry = Inquiry::new(checks, move |checks, stop, give| {
         ask(&target, asking, checks, stop, give);
         Ok(())

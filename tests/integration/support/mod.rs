@@ -2,6 +2,7 @@
 
 pub(crate) mod broken;
 pub(crate) mod every_object;
+pub(crate) mod mail;
 pub(crate) mod patient;
 #[allow(dead_code, reason = "the unit tests of the storage, which have it too, use the rest")]
 pub(crate) mod proxy;
@@ -137,6 +138,24 @@ pub(crate) fn stock(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Makes an authority in a directory, and a certificate for `localhost`: `NAME-ca.pem`, `NAME-leaf.pem`, `NAME-leaf.key`.
+///
+/// Returns the authority's file.
+pub(crate) fn authority(dir: &Path, name: &str) -> PathBuf {
+    let path = |file: &str| dir.join(format!("{name}-{file}")).to_str().unwrap().to_owned();
+    let key = "req -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test";
+    let server = "-addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE";
+    let (ca, ca_key, leaf, leaf_key) =
+        (path("ca.pem"), path("ca.key"), path("leaf.pem"), path("leaf.key"));
+    for arguments in [
+        format!("{key} -keyout {ca_key} -out {ca}"),
+        format!("{key} -keyout {leaf_key} -out {leaf} -CA {ca} -CAkey {ca_key} {server}"),
+    ] {
+        stock(Command::new("openssl").args(arguments.split(' ')));
+    }
+    ca.into()
+}
+
 /// A server that lives as long as this process holds the pipe to the script that started it.
 struct Guarded {
     _script: Child,
@@ -146,7 +165,9 @@ struct Guarded {
 
 fn start(script: &str, args: &[&str], environment: &[(&str, &str)]) -> Guarded {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/integration/support").join(script);
-    let mut command = Command::new("bash");
+    // The distribution's, which has the distribution's packages.
+    let interpreter = if script.ends_with(".py") { "/usr/bin/python3" } else { "bash" };
+    let mut command = Command::new(interpreter);
     command.arg(path).args(args).envs(environment.iter().copied());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
