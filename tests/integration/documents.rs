@@ -30,10 +30,24 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 fn command_lines(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().filter_map(|line| {
         let line = line.split(" #").next()?.split(" | ").next()?;
-        let arguments = line.trim().strip_prefix("opsctl ")?;
-        Some(arguments.split_whitespace().map(|word| word.trim_matches('\'').to_owned()).collect())
+        Some(words(line.trim().strip_prefix("opsctl ")?))
     });
     lines.collect()
+}
+
+/// Takes a command line apart as a shell does: what stands between quotes is one word.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut quote) = (vec![String::new()], None);
+    for c in line.chars() {
+        match (c, quote) {
+            ('"' | '\'', None) => quote = Some(c),
+            (_, Some(open)) if c == open => quote = None,
+            (' ', None) => words.push(String::new()),
+            _ => words.last_mut().unwrap().push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
 }
 
 /// Has opsctl understand the arguments, and do nothing.
@@ -132,7 +146,10 @@ fn the_quick_start_works_with_a_file() {
     let lines = command_lines(block);
     assert!(lines.len() >= 3, "{lines:?}");
     for arguments in lines {
-        sandbox.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).ends_with(0);
+        let run = sandbox.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        // The server of this machine may be in want of an update.
+        let most = i32::from(arguments[0] == "health-check");
+        assert!(run.status <= most, "{run:#?}");
     }
     for repository in [local, offsite] {
         let folder =

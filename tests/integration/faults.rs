@@ -255,8 +255,8 @@ fn the_disk_breaks_at_every_fsync() {
 fn the_repository_is_read_only() {
     let patient = Patient::new(Cluster::shared());
     // Root may write anywhere, so the kernel must say it.
-    // The first folders are those of the history and of the locks.
-    let inject = "mkdir,mkdirat:error=EROFS:when=3+";
+    // The first folders are those of the history, twice, and of the locks.
+    let inject = "mkdir,mkdirat:error=EROFS:when=4+";
     let run = Run::of(&mut spoiled(&patient.sandbox.command(&["backup"]), inject));
     patient.check(&run, 13, "Read-only file system");
 }
