@@ -11,6 +11,8 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
 # The majors that the tests need beside the distribution's own.
 MAJORS := 16 17 18
+# The programs of Prometheus that the tests need.
+PROMETHEUS := promtool prometheus-pushgateway
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
@@ -29,7 +31,7 @@ demo: ## Back up and verify a sample database on a throwaway server (keeps opsct
 test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@scripts/install-deps.sh test
 	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
-	@scripts/install-promtool.sh >/dev/null
+	@for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program >/dev/null; done
 	@$(MAKE) lint
 	$(CARGO) test --locked --no-fail-fast
 
@@ -58,7 +60,7 @@ install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
-	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; scripts/install-promtool.sh; }
+	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program; done; }
 
 deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

@@ -707,6 +707,19 @@ mod tests {
     }
 
     #[test]
+    fn a_monitor_can_be_told_of_every_command_that_works() {
+        let told = |name: &str| crate::config::PINGED.contains(&name);
+        let is_missing = |name: &&str| !ABOUT_OPSCTL.contains(name) && !told(name);
+        let cli = Cli::command();
+        let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        let missing: Vec<_> = names.iter().copied().filter(is_missing).collect();
+        assert!(missing.is_empty(), "add to COMMANDS in config/ping.rs: {missing:?}");
+        for name in crate::config::PINGED {
+            assert!(names.iter().any(|known| name.starts_with(known)), "{name}");
+        }
+    }
+
+    #[test]
     fn a_wrong_command_line_of_health_check_is_known_as_such() {
         let wants = |line: &str| {
             Cli::wants_answer(&line.split(' ').map(OsString::from).collect::<Vec<_>>())

@@ -72,6 +72,12 @@ impl Error {
 }
 
 impl Response {
+    /// Makes an answer that no server gave.
+    #[cfg(test)]
+    pub(crate) fn made_up(status: u16, body: &str) -> Response {
+        Response { status, headers: HeaderMap::new(), body: body.as_bytes().to_vec() }
+    }
+
     /// Returns the value of a header, if it is text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -185,7 +191,7 @@ fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn std::error::Erro
 #[cfg(test)]
 #[path = "../tests/integration/support/receiver.rs"]
 #[allow(dead_code, reason = "the integration tests, which have it too, use the rest")]
-mod receiver;
+pub(crate) mod receiver;
 
 #[cfg(test)]
 mod tests {

@@ -34,6 +34,7 @@
 //! | verification | reading a whole backup back and comparing it; and the record of that | check |
 //! | restore test | restoring a backup into a throwaway server, or a given one, and comparing what came out with what was dumped | |
 //! | piece | a part of a backup's rows and large objects that one verification looks at, if it takes a sample | |
+//! | ping | a word to a monitor, such as healthchecks.io: a run begins, a run ended so | heartbeat |
 //! | history | what ran, and how it ended: in `history.db` in the state directory, or in a PostgreSQL schema | journal |
 //! | incident | one thing that is not well, from when it is first seen until it is seen to be well | alert |
 //! | channel | a way to tell somebody: a webhook, a chat, mail | |
@@ -67,7 +68,7 @@
 //! db/ storage/ child http  connect, copy, lock; put, get, list, remove; programs; requests. No configuration, no command
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
-//! metrics                  what a monitor is told of each run
+//! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! compression encryption lock log id stop sync exit environment secret clock text
 //! ```
@@ -79,8 +80,8 @@
 //! # A run
 //!
 //! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
-//! its part of the report → report on stdout → history, metrics → notifications
-//! → exit status. stdout carries the report and nothing else
+//! its part of the report → history → report on stdout → ping, metrics, notifications → exit status. stdout carries the report
+//! and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
 //! waits of a signal or the deadline; a second one, `abort`, ends the cleaning up ten seconds later. `exit`
 //! has the table of statuses, `failure` decides which error has which. `health-check` alone ends as monitoring plugins do
@@ -136,6 +137,8 @@
 //! | an incident is told once and so is its end, by however many runs | `everything_is_told_once_and_no_end_without_a_beginning`, `two_runs_at_once_do_not_tell_twice` |
 //! | what cannot be told changes no result and is told later | `what_cannot_be_delivered_waits_and_changes_nothing`, `killed_while_it_tells_it_is_told_again_later` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
+//! | what becomes of a ping or of metrics changes no result | `a_monitor_that_is_not_there_changes_nothing`, `a_monitor_that_hangs_holds_nobody_for_long`, `a_pushgateway_that_hangs_or_is_gone_is_a_warning` |
+//! | a refused run does not speak for the one at work | `a_refused_run_leaves_the_word_to_the_one_at_work_and_a_killed_one_says_no_more` |
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
@@ -180,13 +183,13 @@ mod failure;
 pub mod fuzzing;
 mod health;
 mod history;
-#[allow(dead_code, reason = "the first who send something come with the next commits")]
 mod http;
 mod id;
 mod lock;
 mod log;
 mod metrics;
 mod notify;
+mod ping;
 mod run;
 mod secret;
 mod stop;

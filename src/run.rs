@@ -1,6 +1,6 @@
 //! One invocation from arguments to exit status; the one place that ends a run.
 //!
-//! parse → configuration → log → signals and deadline → command → history, metrics → report on stdout → notifications →
+//! parse → configuration → log → signals and deadline → command → history → report on stdout → ping, metrics, notifications →
 //! exit status. Locks are taken by the commands, per database. The meaning of a run's result is the command's; this module only
 //! passes it on, so that every run ends in the same way. A command line that is wrong is a run, too: it may be cron's, and
 //! nobody sees it otherwise.
@@ -26,6 +26,7 @@ use crate::id::RunId;
 use crate::log;
 use crate::metrics;
 use crate::notify::{self, Observation};
+use crate::ping::Pings;
 use crate::stop::{self, Reason, Stop};
 use crate::sync::lock;
 
@@ -114,6 +115,8 @@ fn run(
         tracing::warn!("signals are not watched: {error}");
     }
     let (json, quiet) = (global.json, global.quiet);
+    let told = remembered.as_ref().filter(|(_, dry_run)| !dry_run);
+    let pings = Pings::new(told.map(|(command, _)| command.as_str()), &id, &abort);
     let context = Context {
         environment,
         run: id,
@@ -124,7 +127,8 @@ fn run(
         global,
         history: History::default(),
         outcomes: std::sync::Mutex::default(),
-        textfile_dir: std::sync::OnceLock::new(),
+        metrics: std::sync::OnceLock::new(),
+        pings,
         audience: std::sync::OnceLock::new(),
         observed: std::sync::Mutex::default(),
         remembered,
@@ -134,25 +138,29 @@ fn run(
     let of_exit = |exit: Exit| {
         stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop)
     };
-    let (status, exit, output, error) = match result {
+    let (status, exit, output, error, said) = match result {
         Ok(Said::Report(report)) => {
             let exit = of_exit(report.exit);
-            (exit.number(), exit, output(&report, &context, &name, json, quiet), None)
+            let output = output(&report, &context, &name, json, quiet);
+            (exit.number(), exit, output, None, report.text)
         }
         // It says what it observed, or why it could not.
         Ok(Said::Answer(Answered { status, stdout, error })) => {
-            (status, Exit::Failed, stdout, error)
+            let said =
+                error.clone().filter(|_| stdout.is_empty()).unwrap_or_else(|| stdout.clone());
+            (status, Exit::Failed, stdout, error, said)
         }
         Err(error) => {
             let (exit, output) = fail(&error, &context, &name, json);
             let exit = of_exit(exit);
-            (exit.number(), exit, output, Some(failure::one_line(&error)))
+            let error = failure::one_line(&error);
+            (exit.number(), exit, output, Some(error.clone()), error)
         }
     };
     // Of the same clock as the beginning, which may be a stated one.
     let ended_at = (now + began.elapsed()).trunc_subsecs(6);
     context.history.end(ended_at, status, error.as_deref());
-    write_metrics(&context, ended_at, began.elapsed().as_secs_f64());
+    let seconds = began.elapsed().as_secs_f64();
     let observations = observations(&context, is_told_of, exit, error.as_deref());
     let channels = context.audience.get().map(|audience| &audience.notify);
     let news = channels.filter(|notify| !notify.channels.is_empty()).zip(observations);
@@ -161,11 +169,14 @@ fn run(
         (notify, notify::settle(&context.history, notify, &observations, run, ended_at))
     });
     let written = write_report(&output);
+    let status = if written || status != 0 { status } else { Exit::Failed.number() };
     // After the report: people wait for that. A run that was told to stop has some seconds for it.
+    context.pings.end(status, &said);
+    publish_metrics(&context, ended_at, seconds);
     if let Some((notify, unsettled)) = news {
         notify::deliver(&context.history, notify, &unsettled, ended_at, &context.abort);
     }
-    if written || status != 0 { status } else { Exit::Failed.number() }
+    status
 }
 
 /// Puts the report on stdout; that nobody wants to read it is no failure.
@@ -220,21 +231,21 @@ fn observations(
     Some(observed.collect())
 }
 
-/// Tells a monitor what became of each database. That it cannot be told changes nothing.
-fn write_metrics(context: &Context, ended_at: Moment, seconds: f64) {
-    let (Some((command, false)), Some(dir)) = (&context.remembered, context.textfile_dir.get())
+/// Tells Prometheus what became of each database. That it cannot be told changes nothing.
+fn publish_metrics(context: &Context, ended_at: Moment, seconds: f64) {
+    let (Some((command, false)), Some(settings)) = (&context.remembered, context.metrics.get())
     else {
         return;
     };
     // A run that was refused, because another is at work, leaves the word to that one.
     let outcomes = lock(&context.outcomes);
-    for (database, outcome) in outcomes.iter().filter(|(_, o)| o.exit != Exit::Locked) {
+    let outcomes = outcomes.iter().filter(|(_, outcome)| outcome.exit != Exit::Locked);
+    let outcomes = outcomes.map(|(database, outcome)| {
         let (exit, figures) = (outcome.exit.number(), &outcome.figures);
-        let outcome = metrics::Outcome { command, database, exit, ended_at, seconds, figures };
-        if let Err(error) = metrics::write(dir, &outcome) {
-            tracing::warn!("the metrics could not be written into `{}`: {error}", dir.display());
-        }
-    }
+        metrics::Outcome { command, database, exit, ended_at, seconds, figures }
+    });
+    let (dir, gateway) = (settings.textfile_dir.as_deref(), settings.pushgateway.as_ref());
+    metrics::publish(dir, gateway, &outcomes.collect::<Vec<_>>(), &context.abort);
 }
 
 /// Returns what a report puts on stdout.

@@ -1,6 +1,7 @@
 //! Keeps two runs from doing the same to a database: a lock of this host, in a file, and one of all hosts, in the database.
 //!
-//! Whoever comes second is told of the first and ends with status 11; nobody waits. Commands that only read take none.
+//! Whoever comes second is told of the first and ends with status 11; nobody waits. Commands that only read take none. With
+//! the locks the work begins, and the monitor is told.
 
 use crate::backup::repository::database_prefix;
 use crate::commands::Context;
@@ -32,9 +33,11 @@ impl Exclusive {
         let holder = format!("run {} of process {}", context.run, std::process::id());
         let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
         let Some((target, key)) = server else {
+            context.pings.start();
             return Ok(Exclusive { _file: file, in_database: None });
         };
         if let Some(lock) = AdvisoryLock::acquire(target, key, &context.stop)? {
+            context.pings.start();
             return Ok(Exclusive { _file: file, in_database: Some(lock) });
         }
         let by = AdvisoryLock::holder(target, key, &context.stop)?;

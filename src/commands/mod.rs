@@ -5,7 +5,6 @@
 //! first three, `tests/tidy.rs` for the rest.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use crate::failure;
 use crate::history::{self, Begun, History};
 use crate::id::RunId;
 use crate::notify::Observation;
+use crate::ping::Pings;
 use crate::stop::Stop;
 use crate::sync::lock;
 
@@ -52,8 +52,9 @@ pub(crate) struct Context {
     pub(crate) remembered: Option<(String, bool)>,
     /// What became of each database so far.
     pub(crate) outcomes: Mutex<BTreeMap<String, Outcome>>,
-    /// Where `node_exporter` is told of them, once that is known.
-    pub(crate) textfile_dir: OnceLock<PathBuf>,
+    /// Where metrics of them go, once that is known.
+    pub(crate) metrics: OnceLock<config::Metrics>,
+    pub(crate) pings: Pings,
     /// Who is told of them, once that is known.
     pub(crate) audience: OnceLock<Audience>,
     /// What the command observed by itself, see [`Context::observe`].
@@ -169,16 +170,18 @@ impl Context {
             let dir = config::state_dir(&overrides, &self.environment, &working_directory);
             dir.map(|dir| open::history_at(self, url.as_ref(), &dir))
         };
-        if let Ok(Loaded { config, .. }) = &loaded {
-            if let Some(dir) = &config.textfile_dir {
-                self.textfile_dir.set(dir.clone()).ok();
+        match &loaded {
+            Ok(Loaded { config, .. }) => {
+                self.metrics.set(config.metrics.clone()).ok();
+                self.pings.configure(&config.ping);
+                let names = config.databases.iter().filter_map(|database| {
+                    let label = database.label().map(str::to_owned);
+                    label.or_else(|| open::database_name(self, database).ok())
+                });
+                let databases = names.collect();
+                self.audience.set(Audience { notify: config.notify.clone(), databases }).ok();
             }
-            let names = config.databases.iter().filter_map(|database| {
-                let label = database.label().map(str::to_owned);
-                label.or_else(|| open::database_name(self, database).ok())
-            });
-            let databases = names.collect();
-            self.audience.set(Audience { notify: config.notify.clone(), databases }).ok();
+            Err(_) => self.pings.configure(&config::ping(&self.environment)),
         }
         match place {
             Some(Ok(place)) => self.history.locate(place),

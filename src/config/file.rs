@@ -11,7 +11,9 @@ use toml::de::DeTable;
 
 use super::find::Found;
 use super::health::Health;
+use super::metrics::MetricsEntry;
 use super::notify::{ChannelEntry, NotifyEntry};
+use super::ping::{COMMANDS as COMMANDS_TOLD, PingEntry};
 use super::s3::S3Entry;
 use super::schedule::{COMMANDS, When};
 use super::section::{At, Document, Keys, Section, absolute};
@@ -31,6 +33,7 @@ pub(super) const KEYS: Keys = &[
             "backup",
             "verify",
             "schedule",
+            "ping",
             "metrics",
             "health",
             "history",
@@ -77,7 +80,9 @@ pub(super) const KEYS: Keys = &[
         ],
     ),
     ("schedule", &["backup", "verify_backup", "restore_test", "grace"]),
-    ("metrics", &["textfile_dir"]),
+    ("ping", &["url", "url_file", "body", "commands"]),
+    ("ping.commands", COMMANDS_TOLD),
+    ("metrics", &["textfile_dir", "pushgateway", "pushgateway_file"]),
     (
         "health",
         &[
@@ -152,8 +157,8 @@ pub(super) struct File {
     pub(super) backup: BackupEntry,
     pub(super) queries: Vec<Query>,
     pub(super) schedule: ScheduleEntry,
-    /// `textfile_dir` of `[metrics]`.
-    pub(super) textfile_dir: Option<At<PathBuf>>,
+    pub(super) ping: PingEntry,
+    pub(super) metrics: MetricsEntry,
     pub(super) health: Health,
     pub(super) history: HistoryEntry,
     pub(super) notify: NotifyEntry,
@@ -242,7 +247,8 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         backup: backup(&document, &top),
         queries: queries(&document, &top),
         schedule: schedule(&document, &top),
-        textfile_dir: textfile_dir(&document, &top),
+        ping: ping(&document, &top),
+        metrics: metrics(&document, &top),
         health: Health::read(&document, &top),
         history: history(&document, &top),
         notify: NotifyEntry::read(&document, &top),
@@ -265,6 +271,20 @@ fn refuse_exposed_secrets(document: &Document<'_>, file: &mut File, reason: &str
     for (key, line, section) in file.notify.channels.iter().filter_map(ChannelEntry::secret) {
         let what = format!("`{key}` in [{section}] is a secret that others can read: {reason}");
         document.problem(line, format!("{what}, or use `{key}_file`"));
+    }
+    // Whoever knows the URL of a check can report in the name of its command.
+    let url = file.ping.url.iter().map(|url| ("url".to_owned(), "ping", url.line));
+    let own = file.ping.commands.iter();
+    let own = own.map(|(name, url)| ((*name).to_owned(), "ping.commands", url.line));
+    for (key, section, line) in url.chain(own) {
+        let what = format!("`{key}` in [{section}] is a secret that others can read: {reason}");
+        document.problem(line, format!("{what}, or use `url_file`"));
+    }
+    if let Some(url) = &file.metrics.pushgateway
+        && url::has_password(url.value.reveal())
+    {
+        let what = "`pushgateway` in [metrics] holds a password that others can read";
+        document.problem(url.line, format!("{what}: {reason}, or use `pushgateway_file`"));
     }
 }
 
@@ -458,10 +478,20 @@ fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
     }
 }
 
-fn textfile_dir(document: &Document<'_>, top: &Section<'_>) -> Option<At<PathBuf>> {
-    let table = top.table("metrics")?;
+fn ping(document: &Document<'_>, top: &Section<'_>) -> PingEntry {
+    let Some(table) = top.table("ping") else { return PingEntry::default() };
+    let section = Section::open(document, "ping".to_owned(), table.value, "ping", KEYS);
+    let own = section.table("commands").map(|table| {
+        let title = "ping.commands".to_owned();
+        Section::open(document, title, table.value, "ping.commands", KEYS)
+    });
+    PingEntry::read(&section, own.as_ref())
+}
+
+fn metrics(document: &Document<'_>, top: &Section<'_>) -> MetricsEntry {
+    let Some(table) = top.table("metrics") else { return MetricsEntry::default() };
     let section = Section::open(document, "metrics".to_owned(), table.value, "metrics", KEYS);
-    section.path("textfile_dir")
+    MetricsEntry::read(&section)
 }
 
 fn history(document: &Document<'_>, top: &Section<'_>) -> HistoryEntry {

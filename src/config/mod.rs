@@ -18,7 +18,9 @@ mod error;
 mod file;
 mod find;
 mod health;
+mod metrics;
 mod notify;
+mod ping;
 mod repositories;
 mod resolve;
 mod s3;
@@ -33,7 +35,9 @@ mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use health::{CheckSettings, Health};
+pub(crate) use metrics::Metrics;
 pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
+pub(crate) use ping::{COMMANDS as PINGED, Ping};
 pub(crate) use schedule::Schedule;
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
@@ -70,6 +74,12 @@ pub(crate) fn state_dir(
 pub(crate) fn history_url(environment: &Environment) -> Option<SecretSource> {
     let stated = environment.get("OPSCTL_HISTORY_URL").filter(|text| url::check(text).is_ok());
     stated.map(|text| SecretSource::Stated(Secret::new(text)))
+}
+
+/// Returns whom to tell of a run, as far as it is known without the configuration file.
+pub(crate) fn ping(environment: &Environment) -> Ping {
+    let url = environment.get(ping::VARIABLE).and_then(|text| value::parse_http(text).ok());
+    Ping { url, with_report: true, ..Ping::default() }
 }
 
 /// Understands the text of a file, whatever it is.
@@ -141,8 +151,10 @@ pub(crate) struct Config {
     pub(crate) queries: Vec<Query>,
     /// When commands are expected to run.
     pub(crate) schedule: Schedule,
-    /// Where `node_exporter` looks for files.
-    pub(crate) textfile_dir: Option<PathBuf>,
+    /// Which monitor is told of runs.
+    pub(crate) ping: Ping,
+    /// Where their metrics go.
+    pub(crate) metrics: Metrics,
     /// What is asked by `health-check`.
     pub(crate) health: Health,
     /// The database that has the history, in place of a file in the state directory.

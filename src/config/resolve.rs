@@ -62,7 +62,8 @@ pub(super) fn load(
         backup: merge.backup(),
         queries: file.queries.clone(),
         schedule: merge.schedule(),
-        textfile_dir: merge.textfile_dir(),
+        ping: merge.ping(),
+        metrics: merge.metrics(),
         health: merge.health(),
         history_url: merge.history_url(),
         notify: merge.notify(),
@@ -103,13 +104,6 @@ impl Merge<'_> {
             self.problem(Source::Default, message);
         }
         state.unwrap_or_default()
-    }
-
-    fn textfile_dir(&mut self) -> Option<PathBuf> {
-        let names = ["metrics.textfile_dir", "", "OPSCTL_TEXTFILE_DIR"];
-        let working_directory = self.working_directory;
-        let parse = |text: &str| absolute(text, working_directory);
-        self.setting(names, None, parse, self.file.textfile_dir.as_ref())
     }
 
     fn health(&mut self) -> Health {
@@ -256,6 +250,27 @@ impl Merge<'_> {
         let at = file?;
         self.note(key, self.file.source(at.line));
         Some(at.value.clone())
+    }
+
+    /// Returns a URL for requests, all of which is a secret: from the variable, the file, or a file that the file names.
+    /// `names` are its key and its variable.
+    pub(super) fn secret_url(
+        &mut self,
+        [key, variable]: [&str; 2],
+        url: Option<&At<Secret>>,
+        url_file: Option<&At<PathBuf>>,
+        parse: fn(&str) -> Result<Secret, String>,
+    ) -> Option<Secret> {
+        let (None, Some(path)) = (self.environment.get(variable), url_file) else {
+            return self.setting([key, "", variable], None, parse, url);
+        };
+        let source = self.file.source(path.line);
+        self.note(key, source.clone());
+        let text = self.read(&path.value, source.clone())?;
+        let complain = |complaint| {
+            self.problem(source, format!("the content of `{}` {complaint}", path.value.display()));
+        };
+        parse(&text).map_err(complain).ok()
     }
 
     /// Reads a variable's text; what is wrong with it becomes a problem.

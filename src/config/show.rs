@@ -6,8 +6,8 @@ use super::file::retention_fields;
 use super::notify::SEVERITIES;
 use super::schedule::COMMANDS;
 use super::{
-    Backup, Channel, Credentials, Database, Email, Loaded, Location, ObjectLockMode, Recipient,
-    Repository, S3, SecretSource, ServerSideEncryption, format_duration, url,
+    Backup, Channel, Credentials, Database, Email, Loaded, Location, Metrics, ObjectLockMode, Ping,
+    Recipient, Repository, S3, SecretSource, ServerSideEncryption, format_duration, url,
 };
 use crate::secret::Secret;
 
@@ -39,7 +39,15 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.add(format!("schedule.{key}"), times);
     }
     list.add("schedule.grace", format_duration(loaded.config.schedule.grace));
-    list.add_path("metrics.textfile_dir".to_owned(), loaded.config.textfile_dir.as_deref());
+    let Ping { url, commands, with_report } = &loaded.config.ping;
+    list.add("ping.url", url.as_ref().map(shown_url).unwrap_or_default());
+    list.add("ping.body", if *with_report { "report" } else { "none" });
+    for (name, url) in commands {
+        list.add(format!("ping.commands.{name}"), shown_url(url));
+    }
+    let Metrics { textfile_dir, pushgateway } = &loaded.config.metrics;
+    list.add_path("metrics.textfile_dir".to_owned(), textfile_dir.as_deref());
+    list.add("metrics.pushgateway", pushgateway.as_ref().map(shown_url).unwrap_or_default());
     list.add("health.timeout", format_duration(loaded.config.health.timeout));
     for stated in loaded.config.health.stated.iter().filter(|s| s.key != "health.timeout") {
         list.add(stated.key.clone(), stated.value.clone());
@@ -58,6 +66,13 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }
     list.shown
+}
+
+/// Shows scheme, host and port of a URL for requests; the rest of it is a secret.
+fn shown_url(url: &Secret) -> String {
+    let Ok(parsed) = reqwest::Url::parse(url.reveal()) else { return url.to_string() };
+    let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}/{url}", parsed.scheme(), parsed.host_str().unwrap_or_default())
 }
 
 struct List<'l> {

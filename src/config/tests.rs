@@ -153,7 +153,7 @@ fn the_example_is_valid_and_explains_every_key() {
     let lines: Vec<&str> = EXAMPLE.lines().map(|line| line.trim_start_matches('#')).collect();
     for (section, keys) in file::KEYS.iter().filter(|(section, _)| !section.is_empty()) {
         let is_section = |key: &str| {
-            ["retention", "s3", "query", "severity", "channels"].contains(&key)
+            ["retention", "s3", "query", "commands", "severity", "channels"].contains(&key)
                 || *section == "health" && crate::health::kind::find(key).is_some()
         };
         for key in keys.iter().filter(|key| !is_section(key)) {
@@ -184,6 +184,8 @@ fn the_example_is_valid_with_every_line_in_use() {
     let text = text.replace("url_file = \"/run/secrets/history-url\"\n", "");
     let text = text.replace("webhook = \"", "# webhook = \"").replace("slack = \"", "# slack = \"");
     let text = text.replace("/etc/opsctl/aws-", "");
+    let text = text.replace("url_file = \"/run/secrets/ping-url\"\n", "");
+    let text = text.replace("pushgateway_file = \"/run/secrets/pushgateway-url\"\n", "");
     let place = Place::with_file(&text);
     place.write("database-url", "postgresql://u@h/members", 0o600);
     place.write("recipients.txt", RECIPIENT, 0o600);
@@ -235,6 +237,32 @@ fn every_plain_setting_has_a_variable() {
     for (variable, _) in variables {
         assert!(bad.contains(&format!("environment {variable}: ")), "{variable}: {bad}");
     }
+}
+
+#[test]
+fn a_variable_names_the_check_before_all_that_the_file_says() {
+    let keys = ["ping.url", "ping.commands.backup", "metrics.pushgateway"];
+    let text = "[ping]\nurl_file = \"url\"\n[ping.commands]\nbackup = \"https://b/geheim\"\n";
+    let place = Place::with_file(text);
+    place.write("url", "https://user:geheim@h:81/geheim\n", 0o600);
+    let (none, home) = (Overrides::default(), ("HOME", "/h"));
+    assert_eq!(
+        place.shown(&none, [home], &keys),
+        "ping.url = https://h:81/*** (opsctl.toml:2)\n\
+         ping.commands.backup = https://b/*** (opsctl.toml:4)\n\
+         metrics.pushgateway =  (default)\n"
+    );
+    let variables =
+        [home, (ping::VARIABLE, "https://v/geheim"), ("OPSCTL_PUSHGATEWAY", "http://p")];
+    assert_eq!(
+        place.shown(&none, variables, &keys),
+        "ping.url = https://v/*** (environment OPSCTL_PING_URL)\n\
+         metrics.pushgateway = http://p/*** (environment OPSCTL_PUSHGATEWAY)\n"
+    );
+    place.write("opsctl.toml", text, 0o640);
+    let message = place.load(&none, [home]).unwrap_err();
+    let expected = "opsctl.toml:4: `backup` in [ping.commands] is a secret that others can read: ";
+    assert!(message.starts_with(expected) && !message.contains("geheim"), "{message}");
 }
 
 #[test]

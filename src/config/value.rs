@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::{Compression, ObjectLockMode};
-use crate::secret::redact;
+use crate::secret::{Secret, redact};
 
 /// The longest timeout; a longer one is a slip of the pen, and deadlines must not overflow.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -172,6 +172,28 @@ pub(super) fn parse_endpoint(text: &str) -> Result<String, String> {
         }
         _ => Err(format!("{} is not like https://host or http://host:9000", quote(text))),
     }
+}
+
+/// Checks a URL for requests; `{command}` may stand in it. The message never quotes it: all of it may be a secret.
+pub(super) fn parse_http(text: &str) -> Result<Secret, String> {
+    let text = text.trim();
+    let filled = text.replace("{command}", "command");
+    let url = reqwest::Url::parse(&filled);
+    if !url.is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host()) {
+        return Err("is not a URL like https://host/path".to_owned());
+    }
+    if filled.contains(['{', '}']) {
+        return Err("has braces other than `{command}`".to_owned());
+    }
+    Ok(Secret::new(text))
+}
+
+/// Checks a URL that is the beginning of others. The message never quotes it.
+pub(super) fn parse_base(text: &str) -> Result<Secret, String> {
+    if text.contains(['?', '#', '{', '}']) {
+        return Err("is not only the beginning of a URL, such as http://host:9091".to_owned());
+    }
+    parse_http(text)
 }
 
 /// Takes any text but an empty one.

@@ -26,6 +26,8 @@ mod locks;
 mod metrics;
 mod moving_source;
 mod notify;
+mod ping;
+mod pushgateway;
 mod restore;
 mod restore_by_stock_tools;
 mod restore_faults;

@@ -406,3 +406,57 @@ fn the_urls_of_webhooks_and_the_passwords_of_mail_and_history_are_not_shown() {
         }
     }
 }
+
+#[test]
+fn urls_of_those_who_are_told_are_not_shown() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster.sql(&database, "CREATE TABLE t AS SELECT 1 AS n");
+    let mut sandbox = sandbox(&cluster.url(&database));
+    let receiver = Receiver::start();
+    let at = receiver.address().to_string();
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let secret = |scheme: &str, at: &str| format!("{scheme}://{CORE}:{CORE}@{at}/{CORE}?k={CORE}");
+    for (answer, scheme, at) in [
+        (200, "http", &at),
+        (404, "http", &at),
+        (302, "http", &at),
+        (200, "https", &at),
+        (200, "http", &closed.to_string()),
+        (200, "http", &"nowhere.invalid".to_owned()),
+    ] {
+        receiver.answer(answer).with_header("Location", &secret("http", at));
+        let url = secret(scheme, at);
+        let base = url.split('?').next().unwrap();
+        let text = format!("[ping]\nurl = \"{url}\"\n[metrics]\npushgateway = \"{base}\"\n");
+        write_private(&sandbox, "opsctl.toml", &text);
+        for format in [&["-vv"][..], &["-vv", "--json", "--log-format", "json"]] {
+            check_said(&sandbox.run(&[&["backup"], format].concat()).expect(0));
+            check_said(&sandbox.run(&[&["config", "show"], format].concat()).expect(0));
+        }
+    }
+    assert!(receiver.requests().iter().any(|request| request.target.contains(CORE)));
+    for text in [
+        "[ping]\nurl = \"SECRET\"\n",
+        "[ping]\nurl = \"https://h/{SECRET}\"\n",
+        "[ping]\nurl = \"http://SECRET@[h\"\n",
+        "[ping.commands]\nbackup = \"ftp://h/SECRET\"\n",
+        "[metrics]\npushgateway = \"h:9091/SECRET\"\n",
+        "[metrics]\npushgateway = \"http://h:9091/?SECRET\"\n",
+        "[metrics]\npushgateway_file = \"url\"\n",
+    ] {
+        write_private(&sandbox, "opsctl.toml", &text.replace("SECRET", CORE));
+        write_private(&sandbox, "url", &format!("h/{CORE}"));
+        for command in ["backup", "verify-backup"] {
+            check_said(&sandbox.run(&[command, "-vv"]).expect(10));
+        }
+    }
+    std::fs::remove_file(sandbox.path("opsctl.toml")).unwrap();
+    for variable in ["OPSCTL_PING_URL", "OPSCTL_PUSHGATEWAY"] {
+        sandbox.set(variable, CORE);
+        check_said(&sandbox.run(&["backup", "-vv"]).expect(10));
+        sandbox.unset(variable);
+    }
+    assert!(check_files(&sandbox.path("state")) > 0);
+    assert!(check_files(&sandbox.path("backups")) > 0);
+}

@@ -28,7 +28,8 @@ pub(super) fn note(context: &Context, report: &Report, is_whole: bool) {
         let figures = answers.iter().flat_map(|answer| figures(answer)).collect();
         context.history.database_ended(database, worst.number(), Ok(&figures));
     }
-    if let Some(dir) = context.textfile_dir.get().filter(|_| is_whole) {
+    let settings = context.metrics.get().filter(|_| is_whole);
+    if let Some(dir) = settings.and_then(|settings| settings.textfile_dir.as_deref()) {
         let text = format::prometheus(report);
         if let Err(error) = metrics::replace(dir, "opsctl_health-check.prom", &text) {
             tracing::warn!("the metrics could not be written into `{}`: {error}", dir.display());

@@ -30,6 +30,7 @@ pub(in crate::commands) fn run(
         .load(&args.selection, Overrides { jobs: args.jobs, ..Overrides::default() })?
         .config;
     context.set_deadline(context.global.timeout);
+    context.pings.start();
     let server = args.server.as_deref();
     let server = server.map(|url| server::resolve(context, args, url)).transpose()?;
     let mut sums = Sums { text: String::new(), json: Vec::new(), exit: Exit::Done };

@@ -290,7 +290,12 @@ pub(crate) fn other_major(major: u32) -> PathBuf {
 
 /// Returns Prometheus' own parser, installing it first if need be.
 pub(crate) fn promtool() -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-promtool.sh");
-    let output = stock(Command::new("bash").arg(script).stdin(Stdio::null()));
-    Command::new(output.lines().last().expect("install-promtool.sh says where"))
+    of_prometheus("promtool")
+}
+
+/// Returns a program of Prometheus, installing it first if need be.
+pub(crate) fn of_prometheus(program: &str) -> Command {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-prometheus.sh");
+    let output = stock(Command::new("bash").arg(script).arg(program).stdin(Stdio::null()));
+    Command::new(output.lines().last().expect("install-prometheus.sh says where"))
 }

@@ -1,0 +1,43 @@
+#!/bin/bash
+# Gets a program of Prometheus for the tests; the last line of standard output is its path.
+#
+#   install-prometheus.sh promtool|prometheus-pushgateway
+#
+# Debian's packages would start servers. They are unpacked and not installed, and need no root.
+#
+#   OPSCTL_TEST_CACHE    where to keep it (default: /var/cache/opsctl-test for root, else ~/.cache/opsctl-test)
+set -euo pipefail
+umask 022
+
+program=${1:-}
+case $program in
+    promtool) package=prometheus ;;
+    prometheus-pushgateway) package=$program ;;
+    *)
+        echo "usage: install-prometheus.sh promtool|prometheus-pushgateway" >&2
+        exit 2
+        ;;
+esac
+if command -v "$program"; then exit; fi
+if [ "$(id -u)" = 0 ]; then cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}; else cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}; fi
+path=$cache/$package/usr/bin/$program
+if [ -x "$path" ]; then
+    echo "$path"
+    exit
+fi
+mkdir -p "$cache"
+work=$(mktemp -d "$cache/building.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' INT TERM HUP
+# apt's own sandbox user could not write here.
+download() { (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$package") </dev/null >>"$work/log" 2>&1; }
+# Lists that are missing or old are the usual reason.
+download || { apt-get -q update </dev/null >>"$work/log" 2>&1 && download; } || {
+    tail -n 20 "$work/log" >&2
+    echo "install-prometheus.sh: cannot download the package $package (apt-get update, as root?)" >&2
+    exit 1
+}
+chmod 755 "$work"
+dpkg-deb -x "$work/$package"_*.deb "$work/tree"
+mv -T "$work/tree" "$cache/$package" 2>/dev/null || [ -x "$path" ]
+echo "$path"
