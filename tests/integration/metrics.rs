@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use serde_json::{Value, json};
+
 use crate::support::{Cluster, Sandbox, promtool, stock};
 
 #[test]
@@ -132,4 +134,35 @@ fn the_document_has_every_metric_and_the_rules_name_no_other() {
     assert_eq!(documented, names(source.split("#[cfg(test)]").next().unwrap()));
     let used = names(&read("contrib/prometheus-alerts.yml"));
     assert!(used.is_subset(&documented), "{used:?}");
+}
+
+#[test]
+fn the_dashboard_shows_every_metric_in_words_that_prometheus_reads() {
+    let dashboard: Value = serde_json::from_str(&read("contrib/grafana-dashboard.json")).unwrap();
+    assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 36);
+    let variables = dashboard["templating"]["list"].as_array().unwrap();
+    let variables: Vec<_> = variables.iter().map(|v| v["name"].as_str().unwrap()).collect();
+    assert_eq!(variables, ["datasource", "command", "database"]);
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len());
+
+    let mut used = names(&read("contrib/prometheus-alerts.yml"));
+    let mut rules = Vec::new();
+    for panel in panels {
+        assert_eq!(panel["datasource"]["uid"], "${datasource}");
+        for target in panel["targets"].as_array().unwrap() {
+            let expression = target["expr"].as_str().unwrap();
+            used.extend(names(expression));
+            let filled = expression.replace("$command", "backup").replace("$database", "a|b");
+            assert!(!filled.contains('$'), "{filled}");
+            rules.push(json!({ "record": format!("panel:{}", rules.len()), "expr": filled }));
+        }
+    }
+    assert_eq!(used, names(&read("docs/metrics.md")));
+    // Rules are YAML, and JSON is YAML.
+    let rules = json!({ "groups": [{ "name": "dashboard", "rules": rules }] });
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), rules.to_string()).unwrap();
+    stock(promtool().args(["check", "rules"]).arg(file.path()));
 }
