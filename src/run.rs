@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
 use crate::cli::{Cli, Format, Global, Guess};
-use crate::clock::Moment;
+use crate::clock::{Moment, Spent};
 use crate::commands::{self, Answered, Context, Report, Said, Silence};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -126,6 +126,7 @@ fn run(
         progress: bar.clone(),
         global,
         history: History::default(),
+        overhead: Spent::default(),
         outcomes: std::sync::Mutex::default(),
         metrics: std::sync::OnceLock::new(),
         pings,
@@ -159,20 +160,24 @@ fn run(
     };
     // Of the same clock as the beginning, which may be a stated one.
     let ended_at = (now + began.elapsed()).trunc_subsecs(6);
-    context.history.end(ended_at, status, error.as_deref());
+    let overhead = &context.overhead;
+    overhead.on(|| context.history.end(ended_at, status, error.as_deref()));
     let seconds = began.elapsed().as_secs_f64();
     let observations = observations(&context, is_told_of, exit, error.as_deref());
     let channels = context.audience.get().map(|audience| &audience.notify);
     let news = channels.filter(|notify| !notify.channels.is_empty()).zip(observations);
     let news = news.map(|(notify, observations)| {
         let run = context.run.as_str();
-        (notify, notify::settle(&context.history, notify, &observations, run, ended_at))
+        let settle = || notify::settle(&context.history, notify, &observations, run, ended_at);
+        (notify, overhead.on(settle))
     });
     let written = write_report(&output);
     let status = if written || status != 0 { status } else { Exit::Failed.number() };
     // After the report: people wait for that. A run that was told to stop has some seconds for it.
     context.pings.end(status, &said);
-    publish_metrics(&context, ended_at, seconds);
+    overhead.on(|| publish_metrics(&context, ended_at, seconds));
+    let milliseconds = overhead.total().as_secs_f64() * 1000.0;
+    tracing::debug!("history, locks and metrics took {milliseconds:.1} ms");
     if let Some((notify, unsettled)) = news {
         notify::deliver(&context.history, notify, &unsettled, ended_at, &context.abort);
     }

@@ -31,12 +31,14 @@ impl Exclusive {
     ) -> anyhow::Result<Exclusive> {
         let name = format!("{command}-{}", database_prefix(database).trim_end_matches('/'));
         let holder = format!("run {} of process {}", context.run, std::process::id());
-        let file = FileLock::acquire(&config.state_dir, &name, &holder)?;
+        let file = || FileLock::acquire(&config.state_dir, &name, &holder);
+        let file = context.overhead.on(file)?;
         let Some((target, key)) = server else {
             context.pings.start();
             return Ok(Exclusive { _file: file, in_database: None });
         };
-        if let Some(lock) = AdvisoryLock::acquire(target, key, &context.stop)? {
+        let in_database = || AdvisoryLock::acquire(target, key, &context.stop);
+        if let Some(lock) = context.overhead.on(in_database)? {
             context.pings.start();
             return Ok(Exclusive { _file: file, in_database: Some(lock) });
         }

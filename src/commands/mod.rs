@@ -11,7 +11,7 @@ use std::time::Duration;
 use indicatif::ProgressBar;
 
 use crate::cli::{Command, Format, Global, Selection};
-use crate::clock::Moment;
+use crate::clock::{Moment, Spent};
 use crate::config::{self, Loaded, Overrides};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
@@ -48,6 +48,8 @@ pub(crate) struct Context {
     pub(crate) progress: ProgressBar,
     pub(crate) global: Global,
     pub(crate) history: History,
+    /// How long the run was busy with its history, locks and metrics, and not with its work.
+    pub(crate) overhead: Spent,
     /// What the history calls the run, and whether it is a dry run; nothing if it is not worth remembering.
     pub(crate) remembered: Option<(String, bool)>,
     /// What became of each database so far.
@@ -193,7 +195,7 @@ impl Context {
         }
         if let Some((command, dry_run)) = &self.remembered {
             let run = Begun { id: &self.run, at: self.now, command, dry_run: *dry_run };
-            self.history.begin(&run);
+            self.overhead.on(|| self.history.begin(&run));
         }
         loaded
     }
@@ -205,13 +207,14 @@ impl Context {
         work: impl FnOnce() -> anyhow::Result<T>,
         says: impl FnOnce(&T) -> (Exit, serde_json::Value),
     ) -> anyhow::Result<T> {
-        self.history.database_begun(database);
+        self.overhead.on(|| self.history.database_begun(database));
         let result = work();
         let (exit, figures, error) = match &result {
             Ok(done) => {
                 let (exit, report) = says(done);
                 let figures = history::figures(&report);
-                self.history.database_ended(database, exit.number(), Ok(&figures));
+                let end = || self.history.database_ended(database, exit.number(), Ok(&figures));
+                self.overhead.on(end);
                 let error = (exit != Exit::Done).then(|| complaint(&report)).flatten();
                 (exit, figures, error)
             }
@@ -219,7 +222,8 @@ impl Context {
                 let stopped = self.stop.reason().map(failure::exit_of_stop);
                 let exit = stopped.unwrap_or_else(|| failure::exit(error));
                 let error = failure::one_line(error);
-                self.history.database_ended(database, exit.number(), Err(&error));
+                let end = || self.history.database_ended(database, exit.number(), Err(&error));
+                self.overhead.on(end);
                 (exit, BTreeMap::new(), Some(error))
             }
         };
