@@ -70,7 +70,7 @@
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! config/                  file, environment and flags, merged and checked once; only values leave it
-//! compression encryption lock log id stop sync exit environment secret clock text
+//! certificate compression encryption lock log id stop sync exit environment secret clock text
 //! ```
 //!
 //! Threads with bounded queues, not async: the `postgres` crate blocks, and `rust-s3`'s tokio is driven from
@@ -168,6 +168,7 @@
 //! Five names, one word. The compiler asks for the first three, `tests/tidy.rs` for the rest.
 
 mod backup;
+mod certificate;
 mod child;
 mod cli;
 mod clock;

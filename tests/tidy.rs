@@ -24,6 +24,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("environment", &[]),
     ("sync", &[]),
     ("stop", &["sync"]),
+    ("certificate", &[]),
     ("compression", &[]),
     ("encryption", &[]),
     ("lock", &[]),
@@ -40,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("notify::incident", &["clock", "config::Severity", "history::incidents"]),
     ("metrics", &["clock", "http", "secret", "stop"]),
     ("ping", &["config", "exit", "http", "id", "secret", "stop", "sync"]),
-    ("db", &["child", "environment", "secret", "stop"]),
+    ("db", &["certificate", "child", "environment", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
     // What the commands are about: decisions without I/O first, then the I/O that uses them.

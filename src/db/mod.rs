@@ -11,7 +11,6 @@
 //! connecting needs, and never retries: whether trying again is right only the caller knows.
 
 pub(crate) mod advisory_lock;
-mod certificate;
 mod child_environment;
 mod connection;
 mod error;

@@ -10,20 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::certificate::{self, Certificate};
 use super::error::Error;
 use super::parameters::Parameters;
+use crate::certificate::{self, Rules, Trust};
 
 /// libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,17 +171,10 @@ impl Settings {
             Error::Parameters(format!("failed to {what}: {e}"))
         };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let verify = match self.mode {
-            Mode::Disable | Mode::Allow | Mode::Prefer => Verify::Nothing,
-            Mode::Require if self.roots == Roots::None => Verify::Nothing,
-            Mode::Require | Mode::VerifyCa => Verify::Chain,
-            Mode::VerifyFull => Verify::ChainAndName,
-        };
+        let verify = self.verify();
         let trusted = if verify == Verify::Nothing { Vec::new() } else { self.trusted()? };
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(trusted.iter().cloned());
-        let verifier =
-            Verifier { verify, host: host.to_owned(), roots, trusted, provider: provider.clone() };
+        let trust = Trust::new(Rules::Libpq, trusted);
+        let verifier = Verifier { verify, host: host.to_owned(), trust };
         let versions =
             [(Version::Tls12, &rustls::version::TLS12), (Version::Tls13, &rustls::version::TLS13)]
                 .into_iter()
@@ -220,19 +208,20 @@ impl Settings {
         Ok(MakeRustlsConnect::new(config))
     }
 
+    fn verify(&self) -> Verify {
+        match self.mode {
+            Mode::Disable | Mode::Allow | Mode::Prefer => Verify::Nothing,
+            Mode::Require if self.roots == Roots::None => Verify::Nothing,
+            Mode::Require | Mode::VerifyCa => Verify::Chain,
+            Mode::VerifyFull => Verify::ChainAndName,
+        }
+    }
+
     fn trusted(&self) -> Result<Vec<CertificateDer<'static>>, Error> {
         match &self.roots {
             Roots::None => Ok(Vec::new()),
             Roots::File(file) => read_certificates(file),
-            Roots::System => {
-                let found = rustls_native_certs::load_native_certs();
-                if found.certs.is_empty() {
-                    let why = found.errors.first().map(|e| format!(": {e}")).unwrap_or_default();
-                    let message = format!("the system trusts no certificates{why}");
-                    return Err(Error::Parameters(message));
-                }
-                Ok(found.certs)
-            }
+            Roots::System => certificate::of_the_system().map_err(Error::Parameters),
         }
     }
 }
@@ -254,18 +243,7 @@ fn version(parameters: &Parameters, keyword: &str) -> Result<Option<Version>, Er
 }
 
 fn read_certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let shown = file.display();
-    let failed = |why: String| {
-        Error::Parameters(format!("failed to read certificates from `{shown}`: {why}"))
-    };
-    let bytes = std::fs::read(file).map_err(|e| failed(e.to_string()))?;
-    let certificates = CertificateDer::pem_slice_iter(&bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|e| failed(e.to_string()))?;
-    if certificates.is_empty() {
-        return Err(failed("there are none".to_owned()));
-    }
-    Ok(certificates)
+    certificate::of_file(file).map_err(Error::Parameters)
 }
 
 /// Reads a private key, which others must not be able to read: libpq's rule.
@@ -299,58 +277,7 @@ enum Verify {
 struct Verifier {
     verify: Verify,
     host: String,
-    roots: RootCertStore,
-    trusted: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
-}
-
-impl Verifier {
-    fn verify_chain(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<(), rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        let strict = ParsedCertificate::try_from(end_entity).and_then(|certificate| {
-            verify_server_cert_signed_by_trust_anchor(
-                &certificate,
-                &self.roots,
-                intermediates,
-                now,
-                algorithms.all,
-            )
-        });
-        let Err(strict) = strict else { return Ok(()) };
-        let Some(certificate) = Certificate::parse(end_entity) else { return Err(strict) };
-        if !certificate.is_valid_at(now) {
-            return Err(strict);
-        }
-        let trusted_itself = certificate.is_self_issued() && self.trusted.contains(end_entity);
-        let signed_by_root = || {
-            let roots = self.trusted.iter().filter_map(|root| Certificate::parse(root));
-            certificate.is_version_1()
-                && roots
-                    .filter(|root| root.is_valid_at(now))
-                    .any(|root| certificate.is_signed_by(&root, algorithms))
-        };
-        if trusted_itself || signed_by_root() { Ok(()) } else { Err(strict) }
-    }
-
-    fn verify_name(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        server_name: &ServerName<'_>,
-    ) -> Result<(), rustls::Error> {
-        let strict = ParsedCertificate::try_from(end_entity)
-            .and_then(|certificate| verify_server_name(&certificate, server_name));
-        let Err(strict) = strict else { return Ok(()) };
-        match Certificate::parse(end_entity) {
-            Some(certificate) if certificate.is_for(&self.host) => Ok(()),
-            Some(_) => Err(CertificateError::NotValidForName.into()),
-            None => Err(strict),
-        }
-    }
+    trust: Trust,
 }
 
 impl ServerCertVerifier for Verifier {
@@ -363,10 +290,10 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if self.verify != Verify::Nothing {
-            self.verify_chain(end_entity, intermediates, now)?;
+            self.trust.verify_chain(end_entity, intermediates, now)?;
         }
         if self.verify == Verify::ChainAndName {
-            self.verify_name(end_entity, server_name)?;
+            self.trust.verify_name(end_entity, server_name, &self.host)?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -377,9 +304,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        let strict = verify_tls12_signature(message, certificate, signed, algorithms);
-        strict.or_else(|e| self.verify_signature(message, certificate, signed, e))
+        self.trust.verify_tls12_signature(message, certificate, signed)
     }
 
     fn verify_tls13_signature(
@@ -388,39 +313,10 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        let strict = verify_tls13_signature(message, certificate, signed, algorithms);
-        strict.or_else(|e| {
-            if !certificate::is_for_tls13(signed.scheme) {
-                return Err(e);
-            }
-            self.verify_signature(message, certificate, signed, e)
-        })
+        self.trust.verify_tls13_signature(message, certificate, signed)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-impl Verifier {
-    /// Verifies the handshake's signature where webpki refused the certificate for its version.
-    fn verify_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-        strict: rustls::Error,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        match Certificate::parse(certificate) {
-            Some(certificate)
-                if certificate.is_version_1()
-                    && certificate.signed_handshake(message, signed, algorithms) =>
-            {
-                Ok(HandshakeSignatureValid::assertion())
-            }
-            _ => Err(strict),
-        }
+        self.trust.schemes()
     }
 }

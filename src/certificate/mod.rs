@@ -1,9 +1,9 @@
-//! What OpenSSL accepts in a certificate and webpki does not.
+//! What stands in a certificate, and what OpenSSL accepts in one that webpki does not.
 //!
 //! PostgreSQL's documentation has people make certificates that webpki refuses: with the host's name
 //! only in the Common Name, of X.509 version 1, or self-signed and trusted as they are. libpq takes
 //! them, so this does. It is asked only after webpki said no, and decides by libpq's rules; it never
-//! skips a signature.
+//! skips a signature. Who is trusted, and by which rules, is the matter of `trust.rs`.
 
 use std::net::IpAddr;
 
@@ -16,37 +16,48 @@ use x509_cert::der::oid::db::rfc4519::CN;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::name::Name;
 use x509_cert::spki::AlgorithmIdentifierOwned;
+
+mod trust;
+
+pub(crate) use trust::{Rules, Trust, of_file, of_the_system};
 
 /// A parsed certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Certificate(x509_cert::Certificate);
+pub(crate) struct Certificate(x509_cert::Certificate);
 
 impl Certificate {
     /// Parses a certificate in DER.
-    pub(super) fn parse(der: &[u8]) -> Option<Certificate> {
+    pub(crate) fn parse(der: &[u8]) -> Option<Certificate> {
         x509_cert::Certificate::from_der(der).ok().map(Certificate)
     }
 
     /// Is it of the first version, which knows no extensions?
-    pub(super) fn is_version_1(&self) -> bool {
+    pub(crate) fn is_version_1(&self) -> bool {
         self.0.tbs_certificate.version == Version::V1
     }
 
     /// Does it name itself as its issuer?
-    pub(super) fn is_self_issued(&self) -> bool {
+    pub(crate) fn is_self_issued(&self) -> bool {
         self.0.tbs_certificate.issuer == self.0.tbs_certificate.subject
     }
 
     /// Is `now` within its time of validity?
-    pub(super) fn is_valid_at(&self, now: UnixTime) -> bool {
+    pub(crate) fn is_valid_at(&self, now: UnixTime) -> bool {
+        let (from, to) = self.validity();
+        (from..=to).contains(&now.as_secs())
+    }
+
+    /// Returns its first and its last second, since 1970.
+    pub(crate) fn validity(&self) -> (u64, u64) {
         let validity = &self.0.tbs_certificate.validity;
         let seconds = |time: x509_cert::time::Time| time.to_unix_duration().as_secs();
-        (seconds(validity.not_before)..=seconds(validity.not_after)).contains(&now.as_secs())
+        (seconds(validity.not_before), seconds(validity.not_after))
     }
 
     /// Was it signed by `issuer`?
-    pub(super) fn is_signed_by(
+    pub(crate) fn is_signed_by(
         &self,
         issuer: &Certificate,
         algorithms: &WebPkiSupportedAlgorithms,
@@ -71,7 +82,7 @@ impl Certificate {
     }
 
     /// Was the handshake signed with the key of this certificate?
-    pub(super) fn signed_handshake(
+    pub(crate) fn signed_handshake(
         &self,
         message: &[u8],
         signed: &DigitallySignedStruct,
@@ -99,7 +110,7 @@ impl Certificate {
 
     /// Is it for `host`? By libpq's rules: alternative names first, the Common Name only if they do
     /// not settle it.
-    pub(super) fn is_for(&self, host: &str) -> bool {
+    pub(crate) fn is_for(&self, host: &str) -> bool {
         let names = match self.0.tbs_certificate.get::<SubjectAltName>() {
             Ok(Some((_, names))) => names.0,
             Ok(None) => Vec::new(),
@@ -130,16 +141,16 @@ impl Certificate {
             }
         }
         let settled = if address.is_some() { has_addresses } else { has_dns_names };
-        !settled && self.common_name().is_some_and(|pattern| matches_pattern(&pattern, host))
+        let common_name = || common_name(&self.0.tbs_certificate.subject);
+        !settled && common_name().is_some_and(|pattern| matches_pattern(&pattern, host))
     }
+}
 
-    fn common_name(&self) -> Option<String> {
-        let relative = self.0.tbs_certificate.subject.0.iter();
-        let value = &relative.flat_map(|name| name.0.iter()).find(|a| a.oid == CN)?.value;
-        let text = Utf8StringRef::try_from(value).ok().map(|s| s.as_str().to_owned());
-        let text = text.or_else(|| Some(PrintableStringRef::try_from(value).ok()?.to_string()));
-        text.or_else(|| Some(TeletexStringRef::try_from(value).ok()?.to_string()))
-    }
+fn common_name(name: &Name) -> Option<String> {
+    let value = &name.0.iter().flat_map(|part| part.0.iter()).find(|a| a.oid == CN)?.value;
+    let text = Utf8StringRef::try_from(value).ok().map(|s| s.as_str().to_owned());
+    let text = text.or_else(|| Some(PrintableStringRef::try_from(value).ok()?.to_string()));
+    text.or_else(|| Some(TeletexStringRef::try_from(value).ok()?.to_string()))
 }
 
 /// Does `host` match a certificate's name? A leading `*.` stands for one label.
@@ -163,7 +174,7 @@ fn contents(algorithm: &AlgorithmIdentifierOwned) -> Option<Vec<u8>> {
 }
 
 /// Is this scheme one that TLS 1.3 lets a server sign with?
-pub(super) fn is_for_tls13(scheme: SignatureScheme) -> bool {
+fn is_for_tls13(scheme: SignatureScheme) -> bool {
     matches!(
         scheme,
         SignatureScheme::ECDSA_NISTP256_SHA256
