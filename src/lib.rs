@@ -65,12 +65,13 @@
 //!   kind limits select     the table of kinds, when a number is bad, which checks are wanted: pure
 //!   check run format       one check, asking all of them, writing the answers down
 //!   postgres               what is asked of a server
-//! db/ storage/ child http  connect, copy, lock; put, get, list, remove; programs; requests. No configuration, no command
+//! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration, no command
+//! network/ http            names, ports, certificates, Redis, queues of messages: looked at, not judged; requests
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! config/                  file, environment and flags, merged and checked once; only values leave it
-//! certificate compression encryption lock log id stop sync exit environment secret clock text
+//! certificate compression encryption json_path lock log id stop sync exit environment secret clock text
 //! ```
 //!
 //! Threads with bounded queues, not async: the `postgres` crate blocks, and `rust-s3`'s tokio is driven from
@@ -186,9 +187,11 @@ mod health;
 mod history;
 mod http;
 mod id;
+mod json_path;
 mod lock;
 mod log;
 mod metrics;
+mod network;
 mod notify;
 mod ping;
 mod run;

@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("compression", &[]),
     ("encryption", &[]),
     ("lock", &[]),
+    ("json_path", &[]),
     ("id", &["clock"]),
     ("log", &["clock", "id", "secret"]),
     ("config", &["clock", "environment", "health::kind", "secret"]),
@@ -35,13 +36,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
     ("http", &["secret", "stop"]),
+    ("network", &["certificate", "clock", "http", "secret", "stop", "sync"]),
     ("history", &["clock", "db", "exit", "id", "stop", "sync"]),
     ("notify", &["clock", "config", "history", "http", "secret", "stop", "text"]),
     // What is news is decided without I/O.
     ("notify::incident", &["clock", "config::Severity", "history::incidents"]),
     ("metrics", &["clock", "http", "secret", "stop"]),
     ("ping", &["config", "exit", "http", "id", "secret", "stop", "sync"]),
-    ("db", &["certificate", "child", "environment", "secret", "stop"]),
+    ("db", &["certificate", "child", "clock", "environment", "network", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
     // What the commands are about: decisions without I/O first, then the I/O that uses them.

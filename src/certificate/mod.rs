@@ -56,6 +56,38 @@ impl Certificate {
         (seconds(validity.not_before), seconds(validity.not_after))
     }
 
+    /// Returns whom it is for, as people know it: the Common Name, else all of the name.
+    pub(crate) fn subject(&self) -> String {
+        let name = &self.0.tbs_certificate.subject;
+        common_name(name).unwrap_or_else(|| name.to_string())
+    }
+
+    /// Returns who signed it, likewise.
+    pub(crate) fn issuer(&self) -> String {
+        let name = &self.0.tbs_certificate.issuer;
+        common_name(name).unwrap_or_else(|| name.to_string())
+    }
+
+    /// Returns the names of hosts that it is for, as they stand in it.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let Ok(Some((_, names))) = self.0.tbs_certificate.get::<SubjectAltName>() else {
+            return Vec::new();
+        };
+        let shown = names.0.iter().filter_map(|name| match name {
+            GeneralName::DnsName(name) => Some(name.as_str().to_owned()),
+            GeneralName::IpAddress(bytes) => match bytes.as_bytes().len() {
+                4 => {
+                    <[u8; 4]>::try_from(bytes.as_bytes()).ok().map(|b| IpAddr::from(b).to_string())
+                }
+                _ => {
+                    <[u8; 16]>::try_from(bytes.as_bytes()).ok().map(|b| IpAddr::from(b).to_string())
+                }
+            },
+            _ => None,
+        });
+        shown.collect()
+    }
+
     /// Was it signed by `issuer`?
     pub(crate) fn is_signed_by(
         &self,

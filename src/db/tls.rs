@@ -8,6 +8,7 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
@@ -18,7 +19,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::Error;
 use super::parameters::Parameters;
+use super::target::Target;
 use crate::certificate::{self, Rules, Trust};
+use crate::clock::Moment;
+use crate::network::{self, Deadline};
 
 /// libpq's `sslmode`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -222,6 +226,39 @@ impl Settings {
             Roots::None => Ok(Vec::new()),
             Roots::File(file) => read_certificates(file),
             Roots::System => certificate::of_the_system().map_err(Error::Parameters),
+        }
+    }
+}
+
+impl Target {
+    /// Looks at the certificates of the first of its servers that is reached over the network, and verifies them as far as
+    /// a connection would.
+    ///
+    /// There are none to look at where connections go through a socket, or without TLS because `sslmode` allows it.
+    pub(crate) fn certificates(
+        &self,
+        now: Moment,
+        limit: Duration,
+    ) -> Result<Option<network::tls::Seen>, network::Error> {
+        let Some(host) = self.hosts.iter().find(|host| !host.is_local()) else { return Ok(None) };
+        if self.tls.mode == Mode::Disable {
+            return Ok(None);
+        }
+        let verify = self.tls.verify();
+        let trusted = if verify == Verify::Nothing { Ok(Vec::new()) } else { self.tls.trusted() };
+        let trusted = trusted.map_err(|error| network::Error::Settings(error.to_string()))?;
+        let address = host.address.map(|address| address.to_string());
+        let question = network::tls::Question {
+            host: address.as_deref().unwrap_or(&host.name),
+            port: host.port,
+            name: if host.name.is_empty() { address.as_deref().unwrap_or("") } else { &host.name },
+            postgres: true,
+            trust: (verify != Verify::Nothing).then(|| Trust::new(Rules::Libpq, trusted).into()),
+            verify_name: verify == Verify::ChainAndName,
+        };
+        match network::tls::look(&question, now, &Deadline::after(limit)) {
+            Err(network::Error::NoTls { .. }) if self.tls.mode < Mode::Require => Ok(None),
+            seen => seen.map(Some),
         }
     }
 }

@@ -304,17 +304,20 @@ fn with_tls(server: &Server, directory: &Path, host: &str, mode: &str, root: &st
 fn without_tls_in_the_server_only_weak_modes_connect() {
     let server = testing::server();
     for mode in ["disable", "allow", "prefer"] {
-        assert_eq!(outcome(&tcp(server, &format!("sslmode={mode}"))), "plain");
+        let target = tcp(server, &format!("sslmode={mode}"));
+        assert_eq!((&*outcome(&target), seen(&target)), ("plain", "nothing"));
     }
     let root = tls_server().1.join("ca.crt");
     for mode in ["require", "verify-ca", "verify-full"] {
-        let said = outcome(&tcp(server, &format!("sslmode={mode} sslrootcert={}", root.display())));
+        let target = tcp(server, &format!("sslmode={mode} sslrootcert={}", root.display()));
+        let said = outcome(&target);
+        assert_eq!(seen(&target), "no TLS");
         assert!(said.starts_with("refused: "), "{said}");
         assert!(said.ends_with("TLS handshake: server does not support TLS"), "{said}");
     }
     // A socket is never encrypted, whatever is asked for.
     let socket = server.url("postgres").reveal().to_owned() + "&sslmode=verify-full";
-    assert_eq!(outcome(&target(&socket)), "plain");
+    assert_eq!((&*outcome(&target(&socket)), seen(&target(&socket))), ("plain", "nothing"));
 }
 
 #[test]
@@ -339,7 +342,14 @@ fn each_mode_verifies_as_much_as_it_says() {
         ("localhost", "verify-full", "other", "UnknownIssuer"),
     ];
     for (host, mode, root, expected) in cases {
-        let said = outcome(&with_tls(server, directory, host, mode, root));
+        let target = with_tls(server, directory, host, mode, root);
+        let said = outcome(&target);
+        let expected_to_be_seen = match (mode, expected) {
+            ("disable", _) => "nothing",
+            (_, "plain") => "encrypted",
+            (_, expected) => expected,
+        };
+        assert_eq!(seen(&target), expected_to_be_seen, "{host} {mode} {root}");
         if matches!(expected, "plain" | "encrypted") {
             assert_eq!(said, expected, "{host} {mode} {root}");
         } else {
@@ -355,6 +365,22 @@ fn each_mode_verifies_as_much_as_it_says() {
     let missing = with_tls(server, directory, "localhost", "require", "missing");
     let Err(Error::Parameters(message)) = connect(&missing) else { panic!("accepted") };
     assert!(message.starts_with("failed to read certificates from `/"), "{message}");
+}
+
+/// Says what a look at the certificates finds wrong, in the words of a connection that fails for it.
+fn seen(target: &Target) -> &'static str {
+    match target.certificates(crate::clock::now(), Duration::from_secs(60)) {
+        Ok(None) => "nothing",
+        Ok(Some(seen)) if seen.untrusted.is_some() => "UnknownIssuer",
+        Ok(Some(seen)) if seen.wrong_name.is_some() => "NotValidForName",
+        Ok(Some(seen)) => {
+            let days = (seen.expires - crate::clock::now()).num_hours();
+            assert!((46..=48).contains(&days) && seen.not_before.is_none(), "{seen:?}");
+            "encrypted"
+        }
+        Err(crate::network::Error::NoTls { .. }) => "no TLS",
+        Err(error) => panic!("{error}"),
+    }
 }
 
 impl Target {
@@ -412,6 +438,7 @@ fn accepts_the_certificates_that_libpq_accepts() {
             };
             target.tls.versions = (Some(version), Some(version));
             let said = outcome(&target);
+            assert_eq!(seen(&target) == "encrypted", !expected.is_empty(), "{host} {mode} {root}");
             if expected.is_empty() {
                 assert!(said.starts_with("refused: "), "{host} {mode} {root} {said}");
             } else {
