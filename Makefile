@@ -32,6 +32,7 @@ test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@scripts/install-deps.sh test
 	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
 	@for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program >/dev/null; done
+	@scripts/install-brokers.sh >/dev/null
 	@$(MAKE) lint
 	$(CARGO) test --locked --no-fail-fast
 
@@ -61,7 +62,7 @@ install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
-	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program; done; }
+	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program; done; scripts/install-brokers.sh; }
 
 deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

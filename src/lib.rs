@@ -64,7 +64,7 @@
 //! health/                  checks: asked all at once, answered in several formats
 //!   kind limits select     the table of kinds, when a number is bad, which checks are wanted: pure
 //!   check run format       one check, asking all of them, writing the answers down
-//!   postgres               what is asked of a server
+//!   postgres network       what is asked of a server; of names, ports, certificates, Redis, queues
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration, no command
 //! network/ http            names, ports, certificates, Redis, queues of messages: looked at, not judged; requests
 //! notify/                  who is told of what, once: incidents, messages, channels
@@ -155,6 +155,8 @@
 //! | a secret shows itself nowhere | `never_shows_itself`, `redacts_urls_and_keywords`, `messages_quote_no_value` |
 //! | no error of a request shows more of its URL than host and port | `errors_say_what_is_wrong_and_show_host_and_port_only` |
 //! | every wait ends at an interruption | `an_interruption_ends_every_wait`, `a_stop_cancels_the_statement`, `a_stop_ends_the_wait` |
+//! | no check waits longer than its time, even for a resolver that keeps silent | `a_name_server_that_keeps_silent_is_not_waited_for` |
+//! | a certificate is judged as clients judge it | `certificates_are_judged_as_clients_do`, `each_mode_verifies_as_much_as_it_says` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command

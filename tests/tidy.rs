@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("json_path", &[]),
     ("id", &["clock"]),
     ("log", &["clock", "id", "secret"]),
-    ("config", &["clock", "environment", "health::kind", "secret"]),
+    ("config", &["clock", "environment", "health::kind", "json_path", "secret"]),
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
@@ -58,7 +58,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("backup::shrink", &["backup::manifest"]),
     ("backup::notes", &["backup::manifest", "compression"]),
     // The kinds of checks are a table, which the configuration must know as well.
-    ("health", &[BELOW, "config", "db", "text"]),
+    ("health", &[BELOW, "certificate", "config", "db", "environment", "http", "network", "text"]),
     ("health::kind", &[]),
     ("health::limits", &[]),
     ("health::postgres::literals", &[]),

@@ -107,6 +107,11 @@ pub(super) const KEYS: Keys = &[
             "minor-version",
             "clock-skew",
             "http",
+            "tls",
+            "dns",
+            "tcp",
+            "redis",
+            "queue",
         ],
     ),
     ("health.KIND", &["warning", "critical", "timeout", "for", "retries", "tags"]),
@@ -115,7 +120,68 @@ pub(super) const KEYS: Keys = &[
         &[
             "name",
             "url",
+            "url_file",
+            "url_env",
+            "method",
+            "headers",
+            "headers_file",
+            "headers_env",
             "expect_status",
+            "expect_json",
+            "expect_body",
+            "tries",
+            "warning",
+            "critical",
+            "timeout",
+            "for",
+            "retries",
+            "tags",
+        ],
+    ),
+    (
+        "health.tls",
+        &[
+            "name",
+            "host",
+            "port",
+            "server_name",
+            "starttls",
+            "ca_file",
+            "warning",
+            "critical",
+            "timeout",
+            "for",
+            "retries",
+            "tags",
+        ],
+    ),
+    (
+        "health.dns",
+        &["name", "host", "addresses", "warning", "critical", "timeout", "for", "retries", "tags"],
+    ),
+    (
+        "health.tcp",
+        &["name", "host", "port", "warning", "critical", "timeout", "for", "retries", "tags"],
+    ),
+    (
+        "health.redis",
+        &[
+            "name", "url", "url_file", "url_env", "warning", "critical", "timeout", "for",
+            "retries", "tags",
+        ],
+    ),
+    (
+        "health.queue",
+        &[
+            "name",
+            "broker",
+            "url",
+            "url_file",
+            "url_env",
+            "queues",
+            "namespace",
+            "max_dead",
+            "min_workers",
             "warning",
             "critical",
             "timeout",
@@ -268,7 +334,10 @@ fn refuse_exposed_secrets(document: &Document<'_>, file: &mut File, reason: &str
             document.problem(url.line, format!("{what}, or use `url_file`"));
         }
     }
-    for (key, line, section) in file.notify.channels.iter().filter_map(ChannelEntry::secret) {
+    let of_channels = file.notify.channels.iter().filter_map(ChannelEntry::secret);
+    let of_checks = file.health.secrets.iter();
+    let of_checks = of_checks.map(|(key, line, section)| (key.as_str(), *line, section.as_str()));
+    for (key, line, section) in of_channels.chain(of_checks) {
         let what = format!("`{key}` in [{section}] is a secret that others can read: {reason}");
         document.problem(line, format!("{what}, or use `{key}_file`"));
     }

@@ -17,7 +17,7 @@ mod databases;
 mod error;
 mod file;
 mod find;
-mod health;
+pub(crate) mod health;
 mod metrics;
 mod notify;
 mod ping;

@@ -174,7 +174,7 @@ impl NotifyEntry {
 
 impl ChannelEntry {
     /// Returns the secret that the file itself holds, if it does: its key and line.
-    pub(super) fn secret(&self) -> Option<(&'static str, usize, &str)> {
+    pub(super) fn secret(&self) -> Option<(&str, usize, &str)> {
         let (webhook, slack) = (self.webhook.as_ref(), self.slack.as_ref());
         let found = webhook.map(|at| ("webhook", at.line));
         let (key, line) = found.or_else(|| slack.map(|at| ("slack", at.line)))?;

@@ -186,6 +186,7 @@ fn the_example_is_valid_with_every_line_in_use() {
     let text = text.replace("/etc/opsctl/aws-", "");
     let text = text.replace("url_file = \"/run/secrets/ping-url\"\n", "");
     let text = text.replace("pushgateway_file = \"/run/secrets/pushgateway-url\"\n", "");
+    let text = text.replace("headers_file = \"/run/secrets/api-headers\"\n", "");
     let place = Place::with_file(&text);
     place.write("database-url", "postgresql://u@h/members", 0o600);
     place.write("recipients.txt", RECIPIENT, 0o600);
@@ -429,6 +430,19 @@ fn refuses_a_password_that_others_can_read() {
     );
     place.write("opsctl.toml", &text.replace(":geheim", ""), 0o640);
     place.load(&Overrides::default(), [("HOME", "/h")]).unwrap();
+    let text = "[[health.redis]]\nname = \"a\"\nurl = \"redis://:geheim@h\"\n[[health.http]]\nname = \"a\"\n\
+                url = \"https://h/?token=geheim\"\nheaders = \"X-Token: geheim\"\n[[health.http]]\nname = \"b\"\n\
+                url = \"https://h/\"\n";
+    place.write("opsctl.toml", text, 0o640);
+    let message = place.load(&Overrides::default(), [("HOME", "/h")]).unwrap_err();
+    for what in [
+        "opsctl.toml:3: `url` in [health.redis.a] is",
+        "opsctl.toml:6: `url` in [health.http.a] is",
+        "opsctl.toml:7: `headers` in [health.http.a] is",
+    ] {
+        assert!(message.contains(what), "{message}");
+    }
+    assert_eq!(message.matches("is a secret").count(), 3, "{message}");
 }
 
 #[test]

@@ -95,7 +95,6 @@ impl Inquiry {
     }
 
     /// Makes an inquiry for one check.
-    #[allow(dead_code, reason = "the checks over the network and of the host use it")]
     pub(crate) fn single(
         check: Check,
         ask: impl Fn(&Check, &Stop) -> anyhow::Result<Reading> + Send + Sync + 'static,

@@ -18,7 +18,6 @@ pub(crate) struct Limits {
 
 /// On which side of a limit a number is bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the checks over the network and of the host use it")]
 pub(crate) enum Bad {
     Above,
     Below,
@@ -44,7 +43,6 @@ impl Limits {
     }
 
     /// Bad below these.
-    #[allow(dead_code, reason = "the checks over the network and of the host use it")]
     pub(crate) const fn below(warning: f64, critical: f64) -> Limits {
         Limits { warning: Some(warning), critical: Some(critical), bad: Bad::Below }
     }

@@ -30,6 +30,9 @@ pub(crate) struct Queue {
     pub(crate) workers: u64,
 }
 
+/// The answers to what [`look`] asks, in its order.
+type Answers = (u64, u64, u64, u64, Vec<(String, f64)>, u64);
+
 /// Looks at a queue, which is empty if there is none of that name: Dramatiq makes its keys with the first message.
 pub(crate) fn look(
     redis: &mut Redis,
@@ -46,7 +49,6 @@ pub(crate) fn look(
     questions.cmd("ZCARD").arg(key(".XQ"));
     questions.cmd("ZRANGE").arg(key(".XQ")).arg(0).arg(0).arg("WITHSCORES");
     questions.cmd("ZCOUNT").arg(format!("{namespace}:__heartbeats__")).arg(alive).arg("+inf");
-    type Answers = (u64, u64, u64, u64, Vec<(String, f64)>, u64);
     let (ready, all, delayed, dead, oldest, workers): Answers = redis.ask(&questions)?;
     #[expect(
         clippy::cast_possible_truncation,

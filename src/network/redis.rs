@@ -82,7 +82,7 @@ impl Redis {
     pub(crate) fn ping(&mut self) -> Result<Duration, Error> {
         let before = self.deadline.elapsed();
         let (_pong,): (String,) = self.ask(redis::pipe().cmd("PING"))?;
-        Ok(self.deadline.elapsed() - before)
+        Ok(self.deadline.elapsed().saturating_sub(before))
     }
 
     /// Asks how it is.

@@ -28,7 +28,11 @@ pub(crate) fn connect(host: &str, port: u16, deadline: &Deadline) -> Result<Conn
         let others = u32::try_from(addresses.len() - n).unwrap_or(u32::MAX);
         match TcpStream::connect_timeout(&address, deadline.left(&at)? / others) {
             Ok(stream) => {
-                return Ok(Connected { stream, address, took: deadline.elapsed() - before });
+                return Ok(Connected {
+                    stream,
+                    address,
+                    took: deadline.elapsed().saturating_sub(before),
+                });
             }
             Err(error) => last = deadline.failed(&at, &error),
         }

@@ -58,6 +58,25 @@ fn the_server_and_its_name_are_verified_by_opsctl_and_by_pg_dump() {
         let run = sandbox.run(&["backup"]).expect(12);
         assert_eq!(errors(&run).len(), 1, "{how}: {run:#?}");
     }
+    // health-check looks at the same certificate.
+    let look = |name: &str, authority: &str| {
+        let config = format!(
+            "[[health.tls]]\nname = \"it\"\nhost = \"127.0.0.1\"\nport = {}\nstarttls = \"postgres\"\nretries = 0\n\
+             server_name = \"{name}\"\nca_file = \"{authority}-ca.pem\"\nwarning = \"1d\"\ncritical = \"1d\"\n",
+            cluster.port
+        );
+        sandbox.write("opsctl.toml", &config);
+        sandbox.run(&["health-check", "--only", "tls", "--verbose"])
+    };
+    let run = look("localhost", "own").expect(0);
+    assert!(run.stdout.contains("expires in 2 days"), "{run:#?}");
+    for (name, authority, words) in [
+        ("localhost", "other", "is not trusted"),
+        ("elsewhere", "own", "for another name: localhost"),
+    ] {
+        let run = look(name, authority).expect(2);
+        assert!(run.stdout.contains(words), "{run:#?}");
+    }
     // The name does not matter to this mode.
     sandbox.set("DATABASE_URL", url("127.0.0.1", "verify-ca", &ca));
     sandbox.run(&["backup"]).expect(0).silence();

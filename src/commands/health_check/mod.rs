@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::health::format::{self, Report};
 use crate::health::select::Selection;
-use crate::health::{Check, Inquiry, Outcome, kind, postgres};
+use crate::health::{Check, Inquiry, Outcome, kind, network, postgres};
 use crate::text::Table;
 
 mod remember;
@@ -133,6 +133,7 @@ fn inquiries(context: &Context, config: &Config) -> anyhow::Result<Vec<Inquiry>>
         let (target, name) = open::database(context, database)?;
         inquiries.push(postgres::inquiry(&target, &name, &config.health));
     }
+    inquiries.extend(network::inquiries(&config.health, &context.environment, context.now));
     Ok(inquiries)
 }
 

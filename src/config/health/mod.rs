@@ -13,9 +13,15 @@ use super::section::{At, Document, Section};
 use super::value::{self, format_duration, quote};
 use crate::health::kind::{self, Kind, Unit};
 
+mod brokers;
+mod given;
 mod http;
+mod network;
 
+pub(crate) use brokers::{Broker, Queue, Redis};
+pub(crate) use given::Given;
 pub(crate) use http::Http;
+pub(crate) use network::{Dns, Tcp, Tls};
 
 /// How long all checks together may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -28,9 +34,16 @@ pub(crate) struct Health {
     /// Names of checks or kinds that are not asked for.
     pub(crate) skip: Vec<String>,
     pub(crate) http: Vec<Http>,
+    pub(crate) tls: Vec<Tls>,
+    pub(crate) dns: Vec<Dns>,
+    pub(crate) tcp: Vec<Tcp>,
+    pub(crate) redis: Vec<Redis>,
+    pub(crate) queue: Vec<Queue>,
     kinds: BTreeMap<&'static str, CheckSettings>,
     /// Every key that is there, as `config show` tells it.
     pub(super) stated: Vec<Stated>,
+    /// The keys that others should not be able to read, with their lines and sections.
+    pub(super) secrets: Vec<(String, usize, String)>,
 }
 
 /// What can be said of any check; what is not said is the kind's default.
@@ -60,8 +73,14 @@ impl Default for Health {
             timeout: TIMEOUT,
             skip: Vec::new(),
             http: Vec::new(),
+            tls: Vec::new(),
+            dns: Vec::new(),
+            tcp: Vec::new(),
+            redis: Vec::new(),
+            queue: Vec::new(),
             kinds: BTreeMap::new(),
             stated: Vec::new(),
+            secrets: Vec::new(),
         }
     }
 }
@@ -77,25 +96,31 @@ impl Health {
         let mut health = Health::default();
         let Some(table) = top.table("health") else { return health };
         let section = Section::open(document, "health".to_owned(), table.value, "health", KEYS);
-        let mut keys = Reader { document, section, key: "health".to_owned(), stated: Vec::new() };
+        let mut keys = Reader::new(document, section, "health".to_owned());
         health.timeout = keys.duration("timeout").unwrap_or(TIMEOUT);
         health.skip = keys.texts("skip");
         for kind in kind::all().filter(|kind| !LISTS.contains(&kind.name)) {
             if let Some(table) = keys.section.table(kind.name) {
-                let mut keys = keys.below(kind.name, &table, "health.KIND");
-                health.kinds.insert(kind.name, keys.settings(kind));
-                health.stated.append(&mut keys.stated);
+                let mut below = keys.below(kind.name, &table, "health.KIND");
+                health.kinds.insert(kind.name, below.settings(kind));
+                keys.join(below);
             }
         }
-        health.http = keys.list("http", Http::read, &mut health.stated);
-        health.stated.append(&mut keys.stated);
+        health.http = keys.list("http", Http::read);
+        health.tls = keys.list("tls", Tls::read);
+        health.dns = keys.list("dns", Dns::read);
+        health.tcp = keys.list("tcp", Tcp::read);
+        health.redis = keys.list("redis", Redis::read);
+        health.queue = keys.list("queue", Queue::read);
+        health.stated = keys.stated;
         health.stated.sort_by_key(|stated| stated.line);
+        health.secrets = keys.secrets;
         health
     }
 }
 
 /// The kinds that are lists.
-const LISTS: &[&str] = &["http"];
+const LISTS: &[&str] = &["http", "tls", "dns", "tcp", "redis", "queue"];
 
 /// Reads the keys of one table, and remembers them.
 pub(super) struct Reader<'d> {
@@ -104,9 +129,25 @@ pub(super) struct Reader<'d> {
     /// Where it is, for `config show`: `health.http.api`.
     key: String,
     stated: Vec<Stated>,
+    secrets: Vec<(String, usize, String)>,
 }
 
 impl<'d> Reader<'d> {
+    fn new(document: &'d Document<'d>, section: Section<'d>, key: String) -> Reader<'d> {
+        Reader { document, section, key, stated: Vec::new(), secrets: Vec::new() }
+    }
+
+    /// Remembers what another one read.
+    fn join(&mut self, mut other: Reader<'_>) {
+        self.stated.append(&mut other.stated);
+        self.secrets.append(&mut other.secrets);
+    }
+
+    /// Remembers that others should not read the value of this key.
+    fn is_secret(&mut self, key: &str, line: usize) {
+        self.secrets.push((key.to_owned(), line, self.key.clone()));
+    }
+
     /// Remembers what was found.
     pub(super) fn take<T>(
         &mut self,
@@ -120,7 +161,6 @@ impl<'d> Reader<'d> {
         Some(value)
     }
 
-    #[allow(dead_code, reason = "the checks over the network and of the host use it")]
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         let found = self.section.parsed(key, value::parse_text);
         self.take(key, found, Clone::clone)
@@ -170,15 +210,14 @@ impl<'d> Reader<'d> {
     fn below(&self, name: &str, table: &At<&'d DeTable<'d>>, kind: &str) -> Reader<'d> {
         let key = format!("{}.{name}", self.key);
         let section = Section::open(self.document, key.clone(), table.value, kind, KEYS);
-        Reader { document: self.document, section, key, stated: Vec::new() }
+        Reader::new(self.document, section, key)
     }
 
     /// Reads a list of tables, each with a `name` of its own.
     fn list<T>(
-        &self,
+        &mut self,
         kind: &'static str,
         read: impl Fn(&mut Reader<'d>, String, usize) -> Option<T>,
-        stated: &mut Vec<Stated>,
     ) -> Vec<T> {
         let mut names: Vec<String> = Vec::new();
         let mut entries = Vec::new();
@@ -202,7 +241,7 @@ impl<'d> Reader<'d> {
             names.push(name.clone());
             keys.key = format!("health.{kind}.{name}");
             entries.extend(read(&mut keys, name, table.line));
-            stated.append(&mut keys.stated);
+            self.join(keys);
         }
         entries
     }

@@ -79,7 +79,6 @@ impl Profile {
 
 /// What a number counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "the checks over the network and of the host use it")]
 pub(crate) enum Unit {
     Count,
     Percent,

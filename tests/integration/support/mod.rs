@@ -1,6 +1,8 @@
 //! What all integration tests stand on: an environment of their own, real servers, and the binary.
 
 pub(crate) mod broken;
+pub(crate) mod brokers;
+pub(crate) mod certificates;
 pub(crate) mod every_object;
 pub(crate) mod mail;
 pub(crate) mod patient;
