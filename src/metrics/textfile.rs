@@ -5,9 +5,9 @@
 //! must not hide it.
 
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use super::{LAST_SUCCESS, Outcome, render};
@@ -31,6 +31,8 @@ pub(crate) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
         let mut open = OpenOptions::new();
         open.write(true).create(true).truncate(true).mode(0o644);
         let mut file = open.open(&temporary)?;
+        // The collector is another user, whatever the umask is.
+        file.set_permissions(Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&temporary, dir.join(name))

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -19,7 +20,13 @@ fn prometheus_reads_what_every_run_writes() {
     sandbox.write("opsctl.toml", "[metrics]\ntextfile_dir = \"textfiles\"\n");
     sandbox.run(&["backup", "--dry-run"]).ends_with(0);
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
-    sandbox.run(&["backup", "--now", "2026-11-21T02:00:00Z"]).ends_with(0);
+    // The collector is another user, and has to read it whatever the umask is.
+    let backup = sandbox.command(&["backup", "--now", "2026-11-21T02:00:00Z"]);
+    let mut strict = Command::new("sh");
+    strict.args(["-c", "umask 077 && exec \"$0\" \"$@\""]).arg(backup.get_program());
+    strict.args(backup.get_args()).env_clear().current_dir(sandbox.dir.path());
+    strict.envs(backup.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    stock(&mut strict);
     sandbox.run(&["verify-backup", "--restore-test"]).ends_with(0);
 
     let mut names: Vec<_> = std::fs::read_dir(&dir)
