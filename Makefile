@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test check lint bench build install deps deny fuzz
+.PHONY: help demo test check lint bench build install deps unpacked deny fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -30,9 +30,7 @@ demo: ## Back up and verify a sample database on a throwaway server (keeps opsct
 
 test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@scripts/install-deps.sh test
-	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
-	@for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program >/dev/null; done
-	@scripts/install-brokers.sh >/dev/null
+	@$(MAKE) unpacked
 	@$(MAKE) lint
 	$(CARGO) test --locked --no-fail-fast
 
@@ -62,7 +60,14 @@ install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
-	@[ "$(or $(FOR),test)" = demo ] || { for major in $(MAJORS); do scripts/install-postgres.sh $$major; done; for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program; done; scripts/install-brokers.sh; }
+	@[ "$(or $(FOR),test)" = demo ] || $(MAKE) unpacked
+
+# What the tests need beside the system's packages; nothing of it is installed into the system.
+unpacked:
+	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
+	@for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program >/dev/null; done
+	@scripts/install-brokers.sh >/dev/null
+	@scripts/install-kubernetes-validate.sh >/dev/null
 
 deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

@@ -1,7 +1,8 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! remembers what ran, says what is late, asks everything that the person on call looks at first, and tells whoever should know.
+//! remembers what ran, says what is late, asks everything that the person on call looks at first, tells whoever should know,
+//! and prints what starts all of it.
 //! This page is the map.
 //!
 //! # Promises
@@ -43,6 +44,7 @@
 //! | outcome | ok, warning, unknown or critical, in this order of badness | state, severity |
 //! | reading | what a check found: outcome, message, numbers | result |
 //! | inquiry | one conversation that answers one or several checks | |
+//! | schedule | when commands are expected to run, and what cron, systemd or Kubernetes are told of it | |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -70,6 +72,7 @@
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
+//! schedule/                a crontab, units and manifests as text
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! certificate compression encryption json_path lock log id stop sync exit environment secret clock text
 //! ```
@@ -144,6 +147,7 @@
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
 //! | every kind of check is explained, in one place | `every_kind_is_explained_and_every_explanation_has_its_kind` |
+//! | timers elapse when cron would run, and every line of the crontab runs as cron runs it | `timers_elapse_when_cron_would_run`, `every_line_of_the_crontab_runs_as_cron_runs_it` |
 //! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
@@ -165,7 +169,8 @@
 //! 2. `commands/<name>.rs` in the common shape: read the configuration, open what is needed, plan, apply, report.
 //!    What it is about goes into a module of its own below the commands, decisions apart from the I/O.
 //! 3. An arm in `commands::dispatch`.
-//! 4. `runbooks/<name>.md` (Symptom, Check, Act, Verify, Escalate) and a line in `crontab.example`.
+//! 4. `runbooks/<name>.md` (Symptom, Check, Act, Verify, Escalate), and a row in `config/schedule.rs` if it runs by itself;
+//!    `opsctl schedule print` then prints its line, its units and its manifest, and `crontab.example` anew.
 //! 5. `tests/integration/<name>.rs`, which runs the binary against real servers.
 //!
 //! Five names, one word. The compiler asks for the first three, `tests/tidy.rs` for the rest.
@@ -197,6 +202,7 @@ mod network;
 mod notify;
 mod ping;
 mod run;
+mod schedule;
 mod secret;
 mod stop;
 mod storage;

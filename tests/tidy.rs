@@ -43,6 +43,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("notify::incident", &["clock", "config::Severity", "history::incidents"]),
     ("metrics", &["clock", "http", "secret", "stop"]),
     ("ping", &["config", "exit", "http", "id", "secret", "stop", "sync"]),
+    ("schedule", &["config"]),
     ("db", &["certificate", "child", "clock", "environment", "network", "secret", "stop"]),
     ("storage", &["clock", "secret", "stop"]),
     ("storage::s3", &["clock", "config", "secret", "stop"]),
@@ -97,6 +98,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "notify",
             "ping",
+            "schedule",
             "storage",
             "text",
         ],
@@ -140,6 +142,7 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("history", "cron", "people ask for it"),
     ("notify", "cron", "people try it"),
     ("silence", "cron", "people ask for it before they work"),
+    ("schedule", "cron", "it prints what cron reads"),
     (
         "restore",
         "cron",
@@ -497,11 +500,11 @@ fn files_stay_readable() {
     expect_none(&found, "Split it by ideas, or list it in LONG of tests/tidy.rs with the reason.");
 }
 
-/// Returns the names of the subcommands, as typed, from `cli.rs`.
+/// Returns the names of the subcommands, as typed, from `cli/mod.rs`.
 fn subcommands() -> Vec<String> {
-    let text = read("src/cli.rs");
+    let text = read("src/cli/mod.rs");
     let (_, variants) =
-        text.split_once("pub(crate) enum Command {\n").expect("cli.rs has the enum Command");
+        text.split_once("pub(crate) enum Command {\n").expect("cli/mod.rs has the enum Command");
     let (variants, _) = variants.split_once("\n}").unwrap();
     let names = variants.lines().map(str::trim).filter(|l| l.starts_with(char::is_uppercase));
     let names = names.map(|line| {

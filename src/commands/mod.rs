@@ -1,6 +1,6 @@
 //! The commands: each reads what it needs, plans, applies and reports. Thin; they do not import each other.
 //!
-//! To add one: a variant in `cli.rs`, a module here named after it, an arm in [`dispatch`], a page in
+//! To add one: a variant in `cli/mod.rs`, a module here named after it, an arm in [`dispatch`], a page in
 //! `runbooks/`, a file in `tests/integration/`, a line in `crontab.example`. The compiler asks for the
 //! first three, `tests/tidy.rs` for the rest.
 
@@ -32,6 +32,7 @@ mod history_command;
 mod notify_command;
 mod open;
 mod restore;
+mod schedule_command;
 mod silence;
 mod status;
 mod verify_backup;
@@ -127,6 +128,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::History(args) => history_command::run(context, &args),
         Command::Silence(args) => silence::run(context, &args),
         Command::Notify(args) => notify_command::run(context, &args),
+        Command::Schedule(args) => schedule_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     };

@@ -13,6 +13,7 @@ use crate::text::{Table, duration};
 
 pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report> {
     let config = context.load(&args.selection, Overrides::default())?.config;
+    context.set_deadline(context.global.timeout);
     let schedule = &config.schedule;
     for (command, _) in &args.max_age {
         if !schedule.commands.iter().any(|scheduled| scheduled.command == command) {

@@ -15,7 +15,7 @@ use super::metrics::MetricsEntry;
 use super::notify::{ChannelEntry, NotifyEntry};
 use super::ping::{COMMANDS as COMMANDS_TOLD, PingEntry};
 use super::s3::S3Entry;
-use super::schedule::{COMMANDS, When};
+use super::schedule::{self, COMMANDS, STATUS, When};
 use super::section::{At, Document, Keys, Section, absolute};
 use super::{Compression, Error, Expected, Problem, Query, Retention, Source, url, value};
 use crate::secret::Secret;
@@ -79,7 +79,7 @@ pub(super) const KEYS: Keys = &[
             "timeout",
         ],
     ),
-    ("schedule", &["backup", "verify_backup", "restore_test", "grace"]),
+    ("schedule", schedule::KEYS),
     ("ping", &["url", "url_file", "body", "commands"]),
     ("ping.commands", COMMANDS_TOLD),
     ("metrics", &["textfile_dir", "pushgateway", "pushgateway_file"]),
@@ -277,7 +277,8 @@ pub(super) enum Place {
 #[derive(Debug, Default)]
 pub(super) struct ScheduleEntry {
     /// In the order of [`COMMANDS`].
-    pub(super) commands: [Option<At<When>>; 3],
+    pub(super) commands: Vec<Option<At<When>>>,
+    pub(super) status: Option<At<When>>,
     pub(super) grace: Option<At<Duration>>,
 }
 
@@ -542,7 +543,8 @@ fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
     let Some(table) = top.table("schedule") else { return ScheduleEntry::default() };
     let section = Section::open(document, "schedule".to_owned(), table.value, "schedule", KEYS);
     ScheduleEntry {
-        commands: COMMANDS.map(|(key, ..)| section.parsed(key, str::parse)),
+        commands: COMMANDS.iter().map(|row| section.parsed(row.key, str::parse)).collect(),
+        status: section.parsed(STATUS.key, str::parse),
         grace: section.parsed("grace", value::parse_duration),
     }
 }

@@ -38,7 +38,7 @@ pub(crate) use health::{CheckSettings, Health};
 pub(crate) use metrics::Metrics;
 pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
 pub(crate) use ping::{COMMANDS as PINGED, Ping};
-pub(crate) use schedule::Schedule;
+pub(crate) use schedule::{Fields, Schedule, Scheduled, Times};
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
 
@@ -134,6 +134,19 @@ pub(crate) struct Loaded {
     pub(crate) file: Option<PathBuf>,
     /// Where each setting that is not a default came from.
     sources: resolve::Sources,
+}
+
+impl Loaded {
+    /// Returns where a setting came from, by its key.
+    pub(crate) fn source(&self, key: &str) -> Source {
+        self.sources.of(key)
+    }
+
+    /// Returns where the location of each repository came from.
+    pub(crate) fn repository_sources(&self) -> impl Iterator<Item = Source> + '_ {
+        let keys = self.sources.repositories.iter();
+        keys.map(|key| self.source(&format!("{key}.location")))
+    }
 }
 
 /// Everything a run may need to know.

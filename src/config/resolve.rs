@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::file::{self, File};
 use super::health::Health;
-use super::schedule::{COMMANDS, GRACE, Schedule, Scheduled, When};
+use super::schedule::{COMMANDS, GRACE, Row, STATUS, Schedule, Scheduled, When};
 use super::section::{At, absolute};
 use super::{
     Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Source, find,
@@ -132,18 +132,22 @@ impl Merge<'_> {
 
     fn schedule(&mut self) -> Schedule {
         let file = &self.file.schedule;
-        let mut commands = Vec::new();
-        for ((key, command, default), stated) in COMMANDS.into_iter().zip(&file.commands) {
-            let key = format!("schedule.{key}");
-            let when = self.setting([&key, "", ""], None, str::parse, stated.as_ref());
-            let when = when.or_else(|| default.parse::<When>().ok());
-            if let Some(When::At(times)) = when {
-                commands.push(Scheduled { command, times });
-            }
-        }
+        let stated = |n: usize| file.commands.get(n).and_then(Option::as_ref);
+        let commands = COMMANDS.iter().enumerate();
+        let commands = commands.filter_map(|(n, row)| self.scheduled(row, stated(n))).collect();
+        let status = self.scheduled(STATUS, file.status.as_ref());
         let key = ["schedule.grace", "", ""];
         let grace = self.setting(key, None, value::parse_duration, file.grace.as_ref());
-        Schedule { commands, grace: grace.unwrap_or(GRACE) }
+        Schedule { commands, status, grace: grace.unwrap_or(GRACE) }
+    }
+
+    fn scheduled(&mut self, row: &'static Row, stated: Option<&At<When>>) -> Option<Scheduled> {
+        let key = format!("schedule.{}", row.key);
+        let when = self.setting([&key, "", ""], None, str::parse, stated);
+        match when.or_else(|| row.default.parse().ok())? {
+            When::At(times) => Some(Scheduled { command: row.command, times, row }),
+            When::Off => None,
+        }
     }
 
     fn backup(&mut self) -> Backup {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::file::retention_fields;
 use super::notify::SEVERITIES;
-use super::schedule::COMMANDS;
+use super::schedule::{COMMANDS, STATUS};
 use super::{
     Backup, Channel, Credentials, Database, Email, Loaded, Location, Metrics, ObjectLockMode, Ping,
     Recipient, Repository, S3, SecretSource, ServerSideEncryption, format_duration, url,
@@ -33,12 +33,13 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.repository(key, repository);
     }
     list.backup(&loaded.config.backup);
-    for (key, command, _) in COMMANDS {
-        let scheduled = loaded.config.schedule.commands.iter().find(|s| s.command == command);
+    let schedule = &loaded.config.schedule;
+    for row in COMMANDS.iter().chain([STATUS]) {
+        let scheduled = schedule.commands.iter().chain(&schedule.status).find(|s| s.row == row);
         let times = scheduled.map_or("off".to_owned(), |scheduled| scheduled.times.to_string());
-        list.add(format!("schedule.{key}"), times);
+        list.add(format!("schedule.{}", row.key), times);
     }
-    list.add("schedule.grace", format_duration(loaded.config.schedule.grace));
+    list.add("schedule.grace", format_duration(schedule.grace));
     let Ping { url, commands, with_report } = &loaded.config.ping;
     list.add("ping.url", url.as_ref().map(shown_url).unwrap_or_default());
     list.add("ping.body", if *with_report { "report" } else { "none" });

@@ -12,6 +12,8 @@ fn every_help_ends_with_the_exit_statuses() {
         &["backup", "list"],
         &["backup", "prune"],
         &["verify-backup"],
+        &["schedule"],
+        &["schedule", "print"],
         &["config"],
         &["config", "check"],
         &["config", "show"],

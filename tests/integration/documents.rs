@@ -26,10 +26,10 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
     blocks
 }
 
-/// Returns the arguments of each `opsctl …` line, without comments and what comes behind a pipe.
+/// Returns the arguments of each `opsctl …` line, without comments and where its output goes.
 fn command_lines(text: &str) -> Vec<Vec<String>> {
     let lines = text.lines().filter_map(|line| {
-        let line = line.split(" #").next()?.split(" | ").next()?;
+        let line = line.split(" #").next()?.split(" | ").next()?.split(" > ").next()?;
         Some(words(line.trim().strip_prefix("opsctl ")?))
     });
     lines.collect()
@@ -87,7 +87,8 @@ fn every_line_of_the_crontab_is_understood() {
 fn every_command_of_the_documents_is_understood() {
     let sandbox = Sandbox::new("");
     let mut found = 0;
-    let runbooks = ["README", "backup", "backup-failed", "exit-codes", "restore", "verify-backup"];
+    let runbooks =
+        ["README", "backup", "backup-failed", "exit-codes", "restore", "schedule", "verify-backup"];
     let files =
         runbooks.iter().map(|name| format!("runbooks/{name}.md")).chain(["README.md".to_owned()]);
     for file in files {

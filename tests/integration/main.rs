@@ -36,6 +36,7 @@ mod restore_faults;
 mod restore_notes;
 mod retention;
 mod s3_faults;
+mod schedule;
 mod secrets;
 mod several_repositories;
 mod shrink;

@@ -10,7 +10,10 @@ fn sandbox() -> (String, Sandbox) {
     cluster.sql(&database, "CREATE TABLE members AS SELECT 1 AS id");
     let mut sandbox = Sandbox::new(&cluster.url(&database));
     sandbox.set("TZ", "UTC");
-    sandbox.write("opsctl.toml", "[schedule]\nrestore_test = \"off\"\ngrace = \"1h\"\n");
+    sandbox.write(
+        "opsctl.toml",
+        "[schedule]\nrestore_test = \"off\"\nhealth_check = \"off\"\ngrace = \"1h\"\n",
+    );
     (database, sandbox)
 }
 
@@ -79,7 +82,10 @@ fn three_days_of_failures_are_judged_rightly() {
     for day in ["2026-11-17", "2026-11-18", "2026-11-19"] {
         sandbox.write("opsctl.toml", "nonsense");
         sandbox.run(&["backup", "--now", &format!("{day}T02:00:00Z")]).ends_with(10);
-        sandbox.write("opsctl.toml", "[schedule]\nrestore_test = \"off\"\ngrace = \"1h\"\n");
+        sandbox.write(
+            "opsctl.toml",
+            "[schedule]\nrestore_test = \"off\"\nhealth_check = \"off\"\ngrace = \"1h\"\n",
+        );
         let [backup, verify] = standings(&sandbox, 3, &["--now", &format!("{day}T02:10:00Z")]);
         assert_eq!((&backup["failing"], &verify["failing"]), (&true.into(), &false.into()));
         assert!(backup["last_error"].as_str().unwrap().contains("not valid TOML"), "{backup}");

@@ -12,6 +12,10 @@ use crate::exit::Exit;
 use crate::health::kind::Profile;
 use crate::log::LogFormat;
 
+mod schedule;
+
+pub(crate) use schedule::{ScheduleArgs, ScheduleCommand, ScheduleFormat, SchedulePrintArgs};
+
 /// Proven backups and operations for PostgreSQL.
 ///
 /// opsctl takes the place of the shell scripts around PostgreSQL that cron runs. It proves what it did, or
@@ -66,6 +70,7 @@ pub(crate) enum Command {
     History(HistoryArgs),
     Silence(SilenceArgs),
     Notify(NotifyArgs),
+    Schedule(ScheduleArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
@@ -81,6 +86,7 @@ const ABOUT_OPSCTL: &[&str] = &[
     "silence end",
     "notify",
     "notify test",
+    "schedule",
     "config",
     "demo",
 ];
@@ -114,6 +120,7 @@ impl Command {
                 "silence end"
             }
             Command::Notify(_) => "notify test",
+            Command::Schedule(_) => "schedule",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }
