@@ -17,7 +17,7 @@ pub(crate) enum Exit {
     BadNews = 3,
     /// Configuration missing or wrong.
     Configuration = 10,
-    /// Another run holds the lock.
+    /// Another run holds the lock, or the maintenance window is closed.
     Locked = 11,
     /// Database unreachable, or it refused.
     Database = 12,
@@ -42,7 +42,7 @@ impl Exit {
             "did its job, and the news is bad: a backup that does not verify, a finding",
         ),
         (Exit::Configuration, "configuration missing or wrong"),
-        (Exit::Locked, "another run holds the lock"),
+        (Exit::Locked, "another run holds the lock, or the maintenance window is closed"),
         (Exit::Database, "database unreachable, or it refused"),
         (Exit::Storage, "storage unreachable, or it refused"),
         (Exit::Deadline, "the deadline passed"),

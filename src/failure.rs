@@ -97,7 +97,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
             "Check the repository's location, credentials and free space: `opsctl config show`."
         }
         Exit::Deadline => {
-            "Give it more time with `--timeout`, or find out what it waited for with `-v`."
+            "Give it more time with `--timeout` or a longer `--window`, or find out what it waited for with `-v`."
         }
         Exit::Configuration => {
             "`opsctl config check` lists what is wrong, `opsctl config example` shows how it should be."

@@ -45,6 +45,7 @@
 //! | reading | what a check found: outcome, message, numbers | result |
 //! | inquiry | one conversation that answers one or several checks | |
 //! | schedule | when commands are expected to run, and what cron, systemd or Kubernetes are told of it | |
+//! | window | a time at which a command may work; `--window` keeps it to one | |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -74,6 +75,7 @@
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! schedule/                a crontab, units and manifests as text
 //! config/                  file, environment and flags, merged and checked once; only values leave it
+//! window                   when a maintenance window is open
 //! certificate compression encryption json_path lock log id stop sync exit environment secret clock text
 //! ```
 //!
@@ -83,7 +85,7 @@
 //!
 //! # A run
 //!
-//! Parse (exit 2) → log → signals → configuration (10) → deadline → for each database: locks (11), the work,
+//! Parse (exit 2) → log → signals → configuration (10) → window (11) → deadline → for each database: locks (11), the work,
 //! its part of the report → history → report on stdout → ping, metrics, notifications → exit status. stdout carries the report
 //! and nothing else
 //! (`--json`: one document, errors included); stderr carries the log. A `stop::Stop` tells everything that
@@ -148,6 +150,8 @@
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
 //! | every kind of check is explained, in one place | `every_kind_is_explained_and_every_explanation_has_its_kind` |
 //! | timers elapse when cron would run, and every line of the crontab runs as cron runs it | `timers_elapse_when_cron_would_run`, `every_line_of_the_crontab_runs_as_cron_runs_it` |
+//! | a window is never open outside of its hours, also where clocks are changed | `it_is_never_open_outside`, `it_opens_as_soon_as_it_may` |
+//! | a run is over before its window closes | `inside_it_works_and_stops_before_it_closes` |
 //! | no failure, however long it lasts, makes retention remove a backup | `a_week_of_failures_removes_nothing`, `what_must_never_be_removed_is_kept` |
 //! | the work of a living run is not taken for a leftover | `a_holder_of_this_machine_is_asked_for_and_another_is_given_time` |
 //! | a listing that fails half way is an error, never a short listing | `a_listing_that_fails_half_way_is_an_error` |
@@ -208,6 +212,7 @@ mod stop;
 mod storage;
 mod sync;
 mod text;
+mod window;
 
 use std::process::ExitCode;
 

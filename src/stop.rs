@@ -25,7 +25,7 @@ pub(crate) enum Reason {
 pub(crate) struct Stopped(pub(crate) Reason);
 
 /// How long a stopped run may take to clean up before its I/O is cut off.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 
 /// Asks a run to stop, and a while later to stop cleaning up as well. Does not wait.
 pub(crate) fn end(stop: &Stop, abort: &Stop, reason: Reason) {

@@ -31,7 +31,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("json_path", &[]),
     ("id", &["clock"]),
     ("log", &["clock", "id", "secret"]),
-    ("config", &["clock", "environment", "health::kind", "json_path", "secret"]),
+    ("window", &["clock"]),
+    ("config", &["clock", "environment", "health::kind", "json_path", "secret", "window"]),
     // What reaches out of the process. The settings of a bucket are a plain value; nothing else of the
     // configuration is known here.
     ("child", &["secret", "stop", "sync"]),
@@ -101,6 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "schedule",
             "storage",
             "text",
+            "window",
         ],
     ),
     (

@@ -54,6 +54,9 @@ pub(crate) struct Global {
     /// Stop after so long, such as 90s, 15m, 4h (exit 14)
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
+    /// Work only while this maintenance window, or `any`, is open (else exit 11), and stop before it closes (exit 14)
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) window: Option<String>,
     /// Take this for the current time in all decisions
     #[arg(long, global = true, value_name = "RFC3339", hide = true)]
     pub(crate) now: Option<Moment>,

@@ -25,7 +25,7 @@ pub(super) fn run(context: &Context, args: &ConfigArgs) -> anyhow::Result<Report
 }
 
 fn check(context: &Context, args: &ConfigArgs) -> Report {
-    let loaded = match context.load(&args.selection, Overrides::default()) {
+    let loaded = match context.read(&args.selection, Overrides::default()) {
         Ok(loaded) => loaded,
         Err(error) => return not_valid(error.problems()),
     };

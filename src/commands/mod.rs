@@ -12,7 +12,7 @@ use indicatif::ProgressBar;
 
 use crate::cli::{Command, Format, Global, Selection};
 use crate::clock::{Moment, Spent};
-use crate::config::{self, Loaded, Overrides};
+use crate::config::{self, Config, Loaded, Overrides};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::failure;
@@ -20,8 +20,9 @@ use crate::history::{self, Begun, History};
 use crate::id::RunId;
 use crate::notify::Observation;
 use crate::ping::Pings;
-use crate::stop::Stop;
+use crate::stop::{self, Stop};
 use crate::sync::lock;
+use crate::window::{self, Opening, Window};
 
 mod backup;
 mod config_command;
@@ -119,6 +120,12 @@ pub(crate) enum Silence {
 
 /// Carries a command out.
 pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Said> {
+    // A monitor is answered in any case, in its own way.
+    let is_answer = matches!(command, Command::HealthCheck(_));
+    if context.global.window.is_some() && command.is_about_opsctl() && !is_answer {
+        let message = format!("`{}` needs no maintenance window", command.name());
+        return Err(Failure::new(Exit::Usage, message).hint("Leave out --window.").into());
+    }
     let report = match command {
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
@@ -142,7 +149,7 @@ pub(crate) fn refuse(
     answer: Option<Format>,
 ) -> anyhow::Result<Said> {
     // It says where the history is. What is wrong with it does not matter any more.
-    context.load(&Selection::default(), Overrides::default()).ok();
+    context.read(&Selection::default(), Overrides::default()).ok();
     match answer {
         Some(format) => Ok(Said::Answer(health_check::failed(format, &failure.into()))),
         None => Err(failure.into()),
@@ -150,8 +157,55 @@ pub(crate) fn refuse(
 }
 
 impl Context {
-    /// Reads the configuration, with what the command line says on top.
+    /// Reads the configuration, with what the command line says on top, and keeps to the maintenance window, if one is named.
     pub(crate) fn load(
+        &self,
+        selection: &Selection,
+        overrides: Overrides,
+    ) -> anyhow::Result<Loaded> {
+        let loaded = self.read(selection, overrides)?;
+        if let Some(name) = &self.global.window {
+            self.keep_to_window(&loaded.config, name)?;
+        }
+        Ok(loaded)
+    }
+
+    /// Refuses to work while a window is closed, and stops in time before it closes.
+    fn keep_to_window(&self, config: &Config, name: &str) -> Result<(), Failure> {
+        let named = |known: &str| name == config::ANY_WINDOW || name == known;
+        let windows = config.windows.iter().filter(|(known, _)| named(known));
+        let windows: Vec<&Window> = windows.filter_map(|(_, window)| window.as_ref()).collect();
+        if windows.is_empty() {
+            let on = config.windows.iter().filter(|(_, window)| window.is_some());
+            let known: Vec<&str> = on.map(|(known, _)| known.as_str()).collect();
+            let failure = Failure::new(Exit::Configuration, format!("there is no window `{name}`"));
+            return Err(failure.hint(format!("[windows] has: {}.", known.join(", "))));
+        }
+        match window::opening(windows.iter().copied(), self.now) {
+            Opening::Open { until } => {
+                // Cleaning up is over by then, too.
+                let left = (until - self.now).to_std().unwrap_or_default();
+                self.set_deadline(Some(left.saturating_sub(stop::GRACE)));
+                Ok(())
+            }
+            Opening::Closed { next } => {
+                let shown: Vec<String> = windows.iter().map(ToString::to_string).collect();
+                let when = next.map_or("not in the next months".to_owned(), |next| {
+                    next.format("%Y-%m-%d %H:%M UTC").to_string()
+                });
+                let message = format!(
+                    "the window `{name}` ({}) is closed: it opens {when}",
+                    shown.join("; ")
+                );
+                let hint =
+                    format!("Run it again then ({when}), or without --window if it may work now.");
+                Err(Failure::new(Exit::Locked, message).hint(hint))
+            }
+        }
+    }
+
+    /// Reads the configuration, with what the command line says on top.
+    pub(crate) fn read(
         &self,
         selection: &Selection,
         overrides: Overrides,
@@ -247,7 +301,7 @@ impl Context {
     /// Lets the deadline run, if there is one.
     pub(crate) fn set_deadline(&self, timeout: Option<Duration>) {
         if let Some(timeout) = timeout {
-            crate::stop::set_deadline(&self.stop, &self.abort, timeout);
+            stop::set_deadline(&self.stop, &self.abort, timeout);
         }
     }
 }

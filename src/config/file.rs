@@ -17,8 +17,11 @@ use super::ping::{COMMANDS as COMMANDS_TOLD, PingEntry};
 use super::s3::S3Entry;
 use super::schedule::{self, COMMANDS, STATUS, When};
 use super::section::{At, Document, Keys, Section, absolute};
-use super::{Compression, Error, Expected, Problem, Query, Retention, Source, url, value};
+use super::{
+    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, url, value,
+};
 use crate::secret::Secret;
+use crate::window::Window;
 
 /// Every section and its keys.
 pub(super) const KEYS: Keys = &[
@@ -33,6 +36,7 @@ pub(super) const KEYS: Keys = &[
             "backup",
             "verify",
             "schedule",
+            "windows",
             "ping",
             "metrics",
             "health",
@@ -223,6 +227,8 @@ pub(super) struct File {
     pub(super) backup: BackupEntry,
     pub(super) queries: Vec<Query>,
     pub(super) schedule: ScheduleEntry,
+    /// `[windows]`, by name; those that are off have no value.
+    pub(super) windows: BTreeMap<String, At<Option<Window>>>,
     pub(super) ping: PingEntry,
     pub(super) metrics: MetricsEntry,
     pub(super) health: Health,
@@ -314,6 +320,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         backup: backup(&document, &top),
         queries: queries(&document, &top),
         schedule: schedule(&document, &top),
+        windows: windows(&document, &top),
         ping: ping(&document, &top),
         metrics: metrics(&document, &top),
         health: Health::read(&document, &top),
@@ -547,6 +554,25 @@ fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
         status: section.parsed(STATUS.key, str::parse),
         grace: section.parsed("grace", value::parse_duration),
     }
+}
+
+fn windows(document: &Document<'_>, top: &Section<'_>) -> BTreeMap<String, At<Option<Window>>> {
+    let Some(table) = top.table("windows") else { return BTreeMap::new() };
+    let section = Section::of_names(document, "windows".to_owned(), table.value);
+    let mut windows = BTreeMap::new();
+    for At { value: name, line } in section.names() {
+        if let Err(complaint) = value::check_name(name) {
+            document.problem(line, complaint);
+        } else if name == ANY_WINDOW {
+            section.complain(name, line, "stands for all of them: choose another name");
+        } else if let Some(window) = section.parsed(name, |text| match text {
+            "off" => Ok(None),
+            text => text.parse().map(Some),
+        }) {
+            windows.insert(name.to_owned(), window);
+        }
+    }
+    windows
 }
 
 fn ping(document: &Document<'_>, top: &Section<'_>) -> PingEntry {

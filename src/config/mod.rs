@@ -7,11 +7,13 @@
 //! `value.rs` and `url.rs`, and of `health/` for its section; `resolve.rs`, `databases.rs`, `repositories.rs`, `notify.rs`
 //! and `s3.rs` merge it with flags and environment; `show.rs` tells what came out and from where.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::environment::Environment;
 use crate::secret::Secret;
+use crate::window::Window;
 
 mod databases;
 mod error;
@@ -41,6 +43,12 @@ pub(crate) use ping::{COMMANDS as PINGED, Ping};
 pub(crate) use schedule::{Fields, Schedule, Scheduled, Times};
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
+
+/// What `--window` takes for all windows together; none may be called so.
+pub(crate) const ANY_WINDOW: &str = "any";
+/// The maintenance windows that there are unless the file says otherwise.
+const WINDOWS: [(&str, &str); 2] =
+    [("weekly", "Sun 02:00-04:00 UTC"), ("monthly", "first Sun 01:00-05:00 UTC")];
 
 /// A commented configuration file with every key, for `opsctl config example`.
 pub(crate) const EXAMPLE: &str = include_str!("example.toml");
@@ -164,6 +172,8 @@ pub(crate) struct Config {
     pub(crate) queries: Vec<Query>,
     /// When commands are expected to run.
     pub(crate) schedule: Schedule,
+    /// The maintenance windows by name; those that are off have no value.
+    pub(crate) windows: BTreeMap<String, Option<Window>>,
     /// Which monitor is told of runs.
     pub(crate) ping: Ping,
     /// Where their metrics go.

@@ -12,11 +12,12 @@ use super::health::Health;
 use super::schedule::{COMMANDS, GRACE, Row, STATUS, Schedule, Scheduled, When};
 use super::section::{At, absolute};
 use super::{
-    Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Source, find,
-    url, value,
+    Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Source, WINDOWS,
+    find, url, value,
 };
 use crate::environment::Environment;
 use crate::secret::Secret;
+use crate::window::Window;
 
 /// Where the settings came from, by key; what is not there is a default.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +63,7 @@ pub(super) fn load(
         backup: merge.backup(),
         queries: file.queries.clone(),
         schedule: merge.schedule(),
+        windows: merge.windows(),
         ping: merge.ping(),
         metrics: merge.metrics(),
         health: merge.health(),
@@ -148,6 +150,18 @@ impl Merge<'_> {
             When::At(times) => Some(Scheduled { command: row.command, times, row }),
             When::Off => None,
         }
+    }
+
+    fn windows(&mut self) -> BTreeMap<String, Option<Window>> {
+        let stated = &self.file.windows;
+        let defaults = WINDOWS.into_iter().map(|(name, default)| (name, default.parse().ok()));
+        let mut windows: BTreeMap<String, Option<Window>> =
+            defaults.map(|(name, window)| (name.to_owned(), window)).collect();
+        for (name, At { value: window, line }) in stated {
+            self.note(format!("windows.{name}"), self.file.source(*line));
+            windows.insert(name.clone(), window.clone());
+        }
+        windows
     }
 
     fn backup(&mut self) -> Backup {

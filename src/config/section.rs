@@ -93,6 +93,22 @@ impl<'d> Section<'d> {
         section
     }
 
+    /// Opens a table whose keys are names that somebody chose.
+    pub(super) fn of_names(
+        document: &'d Document<'d>,
+        title: String,
+        table: &'d DeTable<'d>,
+    ) -> Section<'d> {
+        Section { document, title, table }
+    }
+
+    /// Returns the keys with their lines.
+    pub(super) fn names(&self) -> Vec<At<&'d str>> {
+        let line = |offset| self.document.line(offset);
+        let names = self.table.iter().map(|(name, _)| (name.get_ref().as_ref(), name.span().start));
+        names.map(|(value, offset)| At { value, line: line(offset) }).collect()
+    }
+
     /// Returns a table below this one and the line where it begins.
     pub(super) fn table(&self, key: &str) -> Option<At<&'d DeTable<'d>>> {
         let At { value, line } = self.value(key)?;

@@ -40,6 +40,10 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.add(format!("schedule.{}", row.key), times);
     }
     list.add("schedule.grace", format_duration(schedule.grace));
+    for (name, window) in &loaded.config.windows {
+        let shown = window.as_ref().map_or("off".to_owned(), ToString::to_string);
+        list.add(format!("windows.{name}"), shown);
+    }
     let Ping { url, commands, with_report } = &loaded.config.ping;
     list.add("ping.url", url.as_ref().map(shown_url).unwrap_or_default());
     list.add("ping.body", if *with_report { "report" } else { "none" });

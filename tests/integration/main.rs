@@ -49,3 +49,4 @@ mod verify_backup;
 mod verify_damage;
 mod verify_in_s3;
 mod verify_restored;
+mod windows;
