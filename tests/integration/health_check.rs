@@ -1,8 +1,10 @@
 //! health-check as a whole: selecting, answering in every form, and ending in time whatever is dead.
 
 use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::{Cluster, Run, Sandbox, promtool, stock};
 
@@ -173,4 +175,48 @@ fn checks_are_listed_and_explained() {
     for part in ["Asks: ", "Why: ", "Do: ", "Needs: pg_monitor."] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
+    let cluster = Cluster::shared();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sandbox = Sandbox::new("");
+    sandbox.write(
+        "opsctl.toml",
+        &format!(
+            "[databases.alive]\nurl = \"{}\"\n\
+            [databases.down]\nurl = \"postgresql:///down?host=/nowhere\"\n\
+            [databases.unnamed]\nurl = \"postgresql://name.invalid/unnamed\"\n\
+            [databases.silent]\nurl = \"postgresql://u@127.0.0.1:{}/silent\"\n\
+            [health]\nskip = [\"minor-version\"]\n[health.connect]\ntimeout = \"1s\"\n",
+            cluster.url("postgres"),
+            silent.local_addr().unwrap().port()
+        ),
+    );
+    let began = Instant::now();
+    let run = sandbox.run(&["health-check", "--json", "--timeout", "4s"]).expect(2);
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
+    validate(&run.stdout);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    for (database, says) in [
+        ("down", "No such file or directory"),
+        ("unnamed", "name.invalid"),
+        ("silent", "no answer within 1 s"),
+    ] {
+        let connect = named(&report, &format!("connect/{database}"));
+        assert_eq!(connect["status"], "critical");
+        assert!(connect["message"].as_str().unwrap().contains(says), "{connect}");
+    }
+    assert_eq!(named(&report, "sequences/alive")["status"], "ok");
+    assert_eq!(
+        report["counts"],
+        serde_json::json!({ "critical": 3, "unknown": 48, "warning": 0, "ok": 17 })
+    );
+    // Even if there is no time at all.
+    let began = Instant::now();
+    let run =
+        sandbox.run(&["health-check", "--json", "--timeout", "1s", "--only", "connect/silent"]);
+    assert!(began.elapsed() < Duration::from_secs(3));
+    validate(&run.expect(2).stdout);
 }

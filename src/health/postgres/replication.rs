@@ -115,11 +115,11 @@ fn slots(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
     Ok(check.judged(bytes, message).at_least(worst.0).details(lines))
 }
 
-/// The statistics may have been reset since the last segment was archived; then they begin there.
+/// Where nothing was ever archived, it has failed since the statistics were reset, or since the start with this setting.
 const ARCHIVER: &str = "
     SELECT current_setting('archive_mode') AS mode, archived_count, failed_count, last_failed_wal,
         last_failed_time > coalesce(last_archived_time, '-infinity') AS failing,
-        extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, stats_reset)) AS seconds,
+        extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, greatest(stats_reset, pg_postmaster_start_time()))) AS seconds,
         (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS ready
     FROM pg_stat_archiver";
 

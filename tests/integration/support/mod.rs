@@ -219,6 +219,18 @@ impl Cluster {
         }
     }
 
+    /// Starts a standby of another server, which streams through a slot of that.
+    pub(crate) fn standby(primary: &Cluster, slot: &str) -> Cluster {
+        let settings = [
+            format!("primary_conninfo=host={} port={} user=postgres", primary.dir, primary.port),
+            format!("primary_slot_name={slot}"),
+        ];
+        let environment =
+            [("PGTEST_STANDBY_OF", primary.dir.as_str()), ("PGTEST_STANDBY_PORT", &primary.port)];
+        let settings = settings.iter().flat_map(|setting| ["-c", setting]).collect::<Vec<_>>();
+        Cluster::start(&primary.bin_dir, &settings, &environment)
+    }
+
     /// Returns the URL of a database on it, by its socket.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgresql:///{database}?host={}&port={}&user=postgres", self.dir, self.port)

@@ -14,6 +14,8 @@
 #   PGTEST_AUTH         trust (default) or scram-sha-256, for every connection
 #   PGTEST_PASSWORD     the superuser's password (default: postgres)
 #   PGTEST_ROOM         how much room there is for databases, such as 50M: they lie on a file system of that size
+#   PGTEST_STANDBY_OF, PGTEST_STANDBY_PORT
+#                       the socket's directory and the port of a server to be a standby of; it is copied with pg_basebackup
 #   OPSCTL_TEST_CACHE   where finished initdb results are kept, to be copied
 set -euo pipefail
 umask 022
@@ -110,7 +112,14 @@ if [ ! -d "$template" ]; then
     rm -rf "$building"
     building=
 fi
-cp -a --reflink=auto "$template" "$dir/data"
+if [ -n "${PGTEST_STANDBY_OF:-}" ]; then
+    "${as_user[@]}" "$bin/pg_basebackup" -h "$PGTEST_STANDBY_OF" -p "${PGTEST_STANDBY_PORT:?}" -U postgres -D "$dir/data" \
+        --checkpoint=fast --no-sync || die "pg_basebackup failed"
+    touch "$dir/data/standby.signal"
+    chown "$user": "$dir/data/standby.signal"
+else
+    cp -a --reflink=auto "$template" "$dir/data"
+fi
 if [ -n "${PGTEST_ROOM:-}" ]; then
     mv "$dir/data/base" "$dir/base"
     mkdir -m 700 "$dir/data/base"
