@@ -113,6 +113,7 @@ impl Command {
             Command::HealthCheck(HealthCheckArgs { command: Some(command), .. }) => match command {
                 HealthCheckCommand::List => "health-check list",
                 HealthCheckCommand::Explain(_) => "health-check explain",
+                HealthCheckCommand::Incident(_) => "health-check incident",
             },
             Command::History(_) => "history",
             Command::Silence(SilenceArgs { command: None, .. }) => "silence",
@@ -530,6 +531,16 @@ pub(crate) struct HealthCheckArgs {
     pub(crate) format: Format,
 }
 
+impl HealthCheckArgs {
+    /// Returns how much to ask: in an incident, everything.
+    pub(crate) fn asked_profile(&self) -> Profile {
+        match self.command {
+            Some(HealthCheckCommand::Incident(_)) => Profile::Incident,
+            _ => self.profile,
+        }
+    }
+}
+
 /// What else can be done about checks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HealthCheckCommand {
@@ -539,6 +550,24 @@ pub(crate) enum HealthCheckCommand {
     /// Say what a check asks, why that matters, and what to do
     #[command(after_help = HEALTH_EXITS)]
     Explain(ExplainArgs),
+    /// Keep the evidence at the start of an incident, before anything is changed: one folder
+    ///
+    /// All checks, the servers' views of sessions, locks, replication, settings, statements, tables and indexes, the host's
+    /// figures, errors of the server's log, what ran, and a timeline to go on with. It reads only; what does not answer is
+    /// noted. `--timeout` is the time for all of it (20s).
+    #[command(after_help = INCIDENT_EXITS)]
+    Incident(IncidentArgs),
+}
+
+/// What to keep, and where.
+#[derive(Args, Debug)]
+pub(crate) struct IncidentArgs {
+    /// Make the folder in this one [default: the working directory]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Leave the literals in queries and the statements in logs: other people's data
+    #[arg(long)]
+    pub(crate) with_literals: bool,
 }
 
 /// What to explain.
@@ -665,6 +694,10 @@ Exit statuses: 0 nothing is late or failing; 3 something is; 1 failed; 10 config
 const HEALTH_EXITS: &str = "\
 Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also
 a wrong command line or configuration. The worst counts: critical, then unknown, then warning.";
+
+const INCIDENT_EXITS: &str = "\
+Exit statuses: 0 the folder is there, with whatever could be had; 3 it could not be made, or a wrong
+command line or configuration.";
 
 const SILENCE_EXITS: &str = "\
 Exit statuses: 0 done; 1 failed; 2 wrong command line; 10 configuration; 12 the server of the history.";

@@ -2,10 +2,12 @@
 //!
 //! `kind/` has every kind of check there is, with its defaults; `check.rs` one check as it is configured; `run.rs` asks all of
 //! them at once and waits for none too long; `format/` writes the answers down. What is asked, and what an answer means, is
-//! in the folders named after what they ask: `postgres/`, `network/`. Nothing is changed anywhere by a check, and nothing is repaired.
+//! in the folders named after what they ask: `postgres/`, `network/`. `incident/` gathers evidence and judges nothing.
+//! Nothing is changed anywhere by a check, and nothing is repaired.
 
 pub(crate) mod check;
 pub(crate) mod format;
+pub(crate) mod incident;
 pub(crate) mod kind;
 pub(crate) mod limits;
 pub(crate) mod network;

@@ -390,7 +390,7 @@ fn the_server_and_the_way_to_it() {
     let (status, says) = patient.check("minor-version", "");
     assert!(["ok", "warning"].contains(&status.as_str()), "{says}");
     assert!(
-        says.contains(&cluster.sql("postgres", "SHOW server_version").split(' ').next().unwrap()),
+        says.contains(cluster.sql("postgres", "SHOW server_version").split(' ').next().unwrap()),
         "{says}"
     );
 

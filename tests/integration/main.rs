@@ -21,6 +21,7 @@ mod faults;
 mod health_brokers;
 mod health_check;
 mod health_network;
+mod health_incident;
 mod health_postgres;
 mod history;
 mod history_on_a_server;

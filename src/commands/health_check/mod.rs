@@ -17,6 +17,7 @@ use crate::health::select::Selection;
 use crate::health::{Check, Inquiry, Outcome, kind, network, postgres};
 use crate::text::Table;
 
+mod incident;
 mod remember;
 
 pub(super) fn run(context: &Context, args: &HealthCheckArgs) -> Answered {
@@ -24,6 +25,7 @@ pub(super) fn run(context: &Context, args: &HealthCheckArgs) -> Answered {
         None => answer(context, args),
         Some(HealthCheckCommand::List) => list(context, args),
         Some(HealthCheckCommand::Explain(explain)) => explain_kind(context, explain),
+        Some(HealthCheckCommand::Incident(options)) => incident::run(context, args, options),
     };
     done.unwrap_or_else(|error| failed(form(context, args), &error))
 }
@@ -67,7 +69,7 @@ fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered>
     let answers = crate::health::run::run(inquiries, limit, &context.stop);
     let run = context.run.to_string();
     let report =
-        Report::new(answers, run, context.now, began.elapsed().as_secs_f64(), args.profile);
+        Report::new(answers, run, context.now, began.elapsed().as_secs_f64(), args.asked_profile());
     remember::note(context, &report, is_whole(args));
     let outcome = report.outcome();
     let verbose = context.global.verbose > 0;
@@ -117,7 +119,7 @@ fn selected(
         only: args.only.clone(),
         skip: args.skip.clone(),
         tags: args.tag.clone(),
-        profile: args.profile,
+        profile: args.asked_profile(),
     };
     selection.apply(inquiries).map_err(|message| {
         Failure::new(Exit::Usage, message)

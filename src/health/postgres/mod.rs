@@ -12,6 +12,7 @@ use crate::db::Target;
 use crate::stop::Stop;
 
 mod age;
+pub(crate) mod evidence;
 pub(crate) mod literals;
 mod objects;
 mod replication;
