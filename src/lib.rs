@@ -65,9 +65,11 @@
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! health/                  checks: asked all at once, answered in several formats
-//!   kind limits select     the table of kinds, when a number is bad, which checks are wanted: pure
+//!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
 //!   check run format       one check, asking all of them, writing the answers down
-//!   postgres network       what is asked of a server; of names, ports, certificates, Redis, queues
+//!   endpoint               the same over HTTP
+//!   postgres incident      what is asked of a server; the evidence at the start of an incident
+//!   network                what is asked of names, ports, certificates, Redis, queues
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration, no command
 //! network/ http            names, ports, certificates, Redis, queues of messages: looked at, not judged; requests
 //! notify/                  who is told of what, once: incidents, messages, channels
@@ -148,6 +150,9 @@
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
+//! | what lasts one run is no alarm, and a history that fails holds none back | `what_lasts_one_run_is_no_alarm`, `a_history_that_cannot_be_used_holds_no_alarm_back` |
+//! | a flood of requests causes one check | `a_flood_of_questions_causes_one_check`, `a_flood_does_not_reach_the_database` |
+//! | nobody's data is in the evidence of an incident | `the_evidence_is_whole_and_has_nobodys_data` |
 //! | every kind of check is explained, in one place | `every_kind_is_explained_and_every_explanation_has_its_kind` |
 //! | timers elapse when cron would run, and every line of the crontab runs as cron runs it | `timers_elapse_when_cron_would_run`, `every_line_of_the_crontab_runs_as_cron_runs_it` |
 //! | a window is never open outside of its hours, also where clocks are changed | `it_is_never_open_outside`, `it_opens_as_soon_as_it_may` |

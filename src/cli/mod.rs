@@ -1,6 +1,7 @@
 //! The command line: what can be typed, and its help. No command is carried out here.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -114,6 +115,7 @@ impl Command {
                 HealthCheckCommand::List => "health-check list",
                 HealthCheckCommand::Explain(_) => "health-check explain",
                 HealthCheckCommand::Incident(_) => "health-check incident",
+                HealthCheckCommand::Serve(_) => "health-check serve",
             },
             Command::History(_) => "history",
             Command::Silence(SilenceArgs { command: None, .. }) => "silence",
@@ -531,16 +533,6 @@ pub(crate) struct HealthCheckArgs {
     pub(crate) format: Format,
 }
 
-impl HealthCheckArgs {
-    /// Returns how much to ask: in an incident, everything.
-    pub(crate) fn asked_profile(&self) -> Profile {
-        match self.command {
-            Some(HealthCheckCommand::Incident(_)) => Profile::Incident,
-            _ => self.profile,
-        }
-    }
-}
-
 /// What else can be done about checks.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HealthCheckCommand {
@@ -557,6 +549,29 @@ pub(crate) enum HealthCheckCommand {
     /// noted. `--timeout` is the time for all of it (20s).
     #[command(after_help = INCIDENT_EXITS)]
     Incident(IncidentArgs),
+    /// Answer over HTTP: /health/live, /health/ready and /metrics
+    ///
+    /// Read only. What is asked for often is answered from the last report. /health/ready has the checks of `--profile ready`,
+    /// as a whole; who has the token sees each of them. /metrics has all checks.
+    #[command(after_help = SERVE_EXITS)]
+    Serve(ServeArgs),
+}
+
+/// Where to listen, and to whom.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Listen on this address and port
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8008")]
+    pub(crate) listen: SocketAddr,
+    /// Answer also when called by this name (repeatable) [always: localhost and the loopback addresses]
+    #[arg(long, value_name = "HOST")]
+    pub(crate) allow_host: Vec<String>,
+    /// File with the token for details and metrics [default: what `OPSCTL_HEALTH_TOKEN` says, or none]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// How old a report may be that is given again
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    pub(crate) max_age: Duration,
 }
 
 /// What to keep, and where.
@@ -599,7 +614,8 @@ pub(crate) enum Format {
 /// Show what ran, and how it ended
 ///
 /// Every run of every command is noted in the state directory when it begins and when it ends, with what became of each
-/// database. One that never said how it ended was killed. Runs are remembered for 400 days.
+/// database. One that never said how it ended was killed. Runs are remembered for 400 days, of
+/// health checks after 14 days only the first of each day.
 #[derive(Args, Debug)]
 #[command(after_help = LIST_EXITS)]
 pub(crate) struct HistoryArgs {
@@ -694,6 +710,9 @@ Exit statuses: 0 nothing is late or failing; 3 something is; 1 failed; 10 config
 const HEALTH_EXITS: &str = "\
 Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also
 a wrong command line or configuration. The worst counts: critical, then unknown, then warning.";
+
+const SERVE_EXITS: &str = "\
+Exit statuses: 0 told to stop; 3 it cannot listen, or a wrong command line or configuration.";
 
 const INCIDENT_EXITS: &str = "\
 Exit statuses: 0 the folder is there, with whatever could be had; 3 it could not be made, or a wrong

@@ -2,10 +2,11 @@
 //!
 //! `kind/` has every kind of check there is, with its defaults; `check.rs` one check as it is configured; `run.rs` asks all of
 //! them at once and waits for none too long; `format/` writes the answers down. What is asked, and what an answer means, is
-//! in the folders named after what they ask: `postgres/`, `network/`. `incident/` gathers evidence and judges nothing.
-//! Nothing is changed anywhere by a check, and nothing is repaired.
+//! in the folders named after what they ask: `postgres/`, `network/`. `incident/` gathers evidence and judges nothing;
+//! `endpoint/` answers over HTTP. Nothing is changed anywhere by a check, and nothing is repaired.
 
 pub(crate) mod check;
+pub(crate) mod endpoint;
 pub(crate) mod format;
 pub(crate) mod incident;
 pub(crate) mod kind;
@@ -14,6 +15,7 @@ pub(crate) mod network;
 pub(crate) mod postgres;
 pub(crate) mod run;
 pub(crate) mod select;
+pub(crate) mod steady;
 
 pub(crate) use check::{Answer, Check, Inquiry};
 pub(crate) use kind::{Kind, Unit};

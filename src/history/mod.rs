@@ -27,6 +27,8 @@ pub(crate) use store::Store;
 
 /// How long runs are remembered.
 const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(400);
+/// How long every run of what runs every few minutes is; then the first of each day is enough.
+const KEPT_IN_FULL: chrono::TimeDelta = chrono::TimeDelta::days(14);
 
 /// Where the history is.
 #[derive(Clone, Debug)]
@@ -150,7 +152,7 @@ impl History {
         let Some(place) = state.place.clone().filter(|_| state.run.is_none()) else { return };
         let note = || {
             let mut store = Store::open(&place)?;
-            store.run_begun(run, run.at - KEPT)?;
+            store.run_begun(run, run.at - KEPT, run.at - KEPT_IN_FULL)?;
             Ok(store)
         };
         let begun = match (note(), &place) {

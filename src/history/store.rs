@@ -14,6 +14,9 @@ use crate::clock::Moment;
 /// The version of the tables, in both places.
 pub(super) const VERSION: i64 = 2;
 
+/// Numbers by their names.
+pub(crate) type Figures = BTreeMap<String, serde_json::Number>;
+
 /// A place that holds the tables.
 pub(super) trait Tables: Send {
     /// Runs a statement, with parameters `?1`, `?2`, …, and returns how many rows it changed.
@@ -72,8 +75,14 @@ impl Store {
         result.and_then(|done| ended.map(|()| done))
     }
 
-    /// Notes that a run has begun, and forgets what is older than `oldest`.
-    pub(super) fn run_begun(&mut self, run: &Begun<'_>, oldest: Moment) -> Result<(), Error> {
+    /// Notes that a run has begun, and forgets what is older than `oldest`, and of the health checks that are older than `full`
+    /// all but the first of each day: the day stands in the id.
+    pub(super) fn run_begun(
+        &mut self,
+        run: &Begun<'_>,
+        oldest: Moment,
+        full: Moment,
+    ) -> Result<(), Error> {
         // First: a run that is in the history is never without it.
         self.tables.hold(run.id.as_str())?;
         let values = [
@@ -93,7 +102,28 @@ impl Store {
         ] {
             self.tables.execute(sql, &[oldest.into()])?;
         }
+        let sql = "DELETE FROM run WHERE command = 'health-check' AND begun_at < ?1 AND id NOT IN \
+            (SELECT min(id) FROM run WHERE command = 'health-check' AND begun_at < ?1 GROUP BY substr(id, 1, 8))";
+        self.tables.execute(sql, &[full.into()])?;
         Ok(())
+    }
+
+    /// Returns the figures of the last runs of a command that have ended, the last first.
+    pub(crate) fn last_runs(&mut self, command: &str, most: u32) -> Result<Vec<Figures>, Error> {
+        let sql = "SELECT id FROM run WHERE command = ?1 AND ended_at IS NOT NULL ORDER BY begun_at DESC, id DESC LIMIT ?2";
+        let rows = self.tables.query(sql, &[command.into(), i64::from(most).into()])?;
+        let mut last = Vec::new();
+        for mut row in rows {
+            let id = row.text()?;
+            let sql = "SELECT run, database, exit, figures, error FROM part WHERE run = ?1";
+            let mut figures = Figures::new();
+            for mut row in self.tables.query(sql, &[id.as_str().into()])? {
+                row.text()?;
+                figures.append(&mut part(row)?.figures);
+            }
+            last.push(figures);
+        }
+        Ok(last)
     }
 
     /// Notes that a run is at work on a database.

@@ -43,6 +43,7 @@ macro_rules! conformance {
                 the_worst_status_of_a_database_stays
                 a_run_without_an_end_is_running_or_killed
                 old_runs_are_forgotten
+                of_old_health_checks_the_first_of_each_day_is_kept
                 an_incident_is_kept_until_it_is_removed
                 of_a_transaction_all_or_nothing_is_done
                 a_message_is_claimed_by_one
@@ -65,10 +66,15 @@ fn at(text: &str) -> Moment {
 
 /// Notes a run that began as its id says.
 pub(crate) fn begin(store: &mut Store, id: &str) {
+    begin_command(store, id, "backup");
+}
+
+fn begin_command(store: &mut Store, id: &str, command: &str) {
     let id = RunId::parse(id).unwrap();
     let at = chrono::NaiveDateTime::parse_from_str(&id.as_str()[..16], "%Y%m%dT%H%M%SZ").unwrap();
-    let run = Begun { id: &id, at: at.and_utc(), command: "backup", dry_run: false };
-    store.run_begun(&run, at.and_utc() - super::KEPT).unwrap();
+    let run = Begun { id: &id, at: at.and_utc(), command, dry_run: false };
+    let at = at.and_utc();
+    store.run_begun(&run, at - super::KEPT, at - super::KEPT_IN_FULL).unwrap();
 }
 
 pub(crate) fn a_run_is_remembered(history: &Guarded) {
@@ -124,6 +130,36 @@ pub(crate) fn old_runs_are_forgotten(history: &Guarded) {
     assert_eq!(store.runs(Moment::default(), &[]).unwrap().len(), 2);
     begin(&mut store, "20261121T020000Z-000003");
     assert_eq!(store.runs(Moment::default(), &[]).unwrap().len(), 2);
+}
+
+pub(crate) fn of_old_health_checks_the_first_of_each_day_is_kept(history: &Guarded) {
+    let mut store = history.open();
+    let (check, other) = ("health-check", "backup");
+    for (id, command) in [
+        ("20261101T000500Z-00000a", check),
+        ("20261101T001000Z-00000b", check),
+        ("20261101T001500Z-00000c", other),
+        ("20261102T000500Z-00000d", check),
+        ("20261102T235500Z-00000e", check),
+        ("20261114T000500Z-00000f", check),
+        ("20261114T001000Z-000010", check),
+    ] {
+        begin_command(&mut store, id, command);
+        store.part_ended(id, "ip2a", 2, &format!("{{\"x.found\":{}}}", id.len()), None).unwrap();
+        store.part_ended(id, "-", 0, "{\"y.found\":0}", None).unwrap();
+        store.run_ended(id, at("21T02:01"), 0, None).unwrap();
+    }
+    let left = |store: &mut Store| {
+        let runs = store.runs(Moment::default(), &[]).unwrap();
+        runs.iter().map(|run| run.id[22..].to_owned()).collect::<String>()
+    };
+    assert_eq!(left(&mut store), "abcdef0");
+    begin_command(&mut store, "20261121T120000Z-000011", check);
+    assert_eq!(left(&mut store), "acdf01");
+    // The one that has not ended does not count.
+    let last = store.last_runs(check, 2).unwrap();
+    assert_eq!(last.len(), 2);
+    assert_eq!((&last[0]["x.found"], &last[0]["y.found"]), (&23.into(), &0.into()));
 }
 
 fn incident(command: &str, kind: Kind) -> Incident {

@@ -220,3 +220,44 @@ fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
     assert!(began.elapsed() < Duration::from_secs(3));
     validate(&run.expect(2).stdout);
 }
+
+#[test]
+fn what_lasts_one_run_is_no_alarm_and_what_was_bad_must_be_well_for_sure() {
+    let cluster = Cluster::shared();
+    let sandbox = Sandbox::new(&cluster.url("postgres"));
+    let ask = |limits: &str| {
+        sandbox.write("opsctl.toml", &format!("[health.xid-age]\n{limits}\n"));
+        let run = sandbox.run(&["health-check", "--only", "xid-age", "--json"]);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        let check = report["checks"][0].clone();
+        let text = |key: &str| check[key].as_str().unwrap().to_owned();
+        (run.status, text("found"), text("message"))
+    };
+    let bad = "critical = 0\nfor = 3";
+    let (status, found, message) = ask(bad);
+    assert_eq!((status, found.as_str()), (0, "critical"));
+    assert!(message.starts_with("critical, for 1 of 3 runs: database "), "{message}");
+    // What somebody asks in between is no run of this check.
+    sandbox.run(&["health-check", "--only", "connect"]).ends_with(0);
+    assert!(ask(bad).2.starts_with("critical, for 2 of 3 runs: "));
+    assert_eq!(ask(bad).0, 2);
+    assert_eq!(ask("for = 3").0, 0);
+    assert_eq!(ask(bad).0, 0);
+
+    // A limit that is just not exceeded any more, and one that is so by far.
+    let age: f64 =
+        cluster.sql("postgres", "SELECT max(age(datfrozenxid)) FROM pg_database").parse().unwrap();
+    assert_eq!(ask("critical = 1").0, 2);
+    assert_eq!(ask(&format!("critical = {}", age * 1.02)).0, 2);
+    assert_eq!(ask(&format!("critical = {}", age * 1.5)).0, 0);
+    assert_eq!(ask(&format!("critical = {}", age * 1.02 + 20.0)).0, 0);
+}
+
+#[test]
+fn a_history_that_cannot_be_used_holds_no_alarm_back() {
+    let mut sandbox = Sandbox::new(&Cluster::shared().url("postgres"));
+    sandbox.write("opsctl.toml", "[health.xid-age]\ncritical = 0\nfor = 3\n");
+    sandbox.set("OPSCTL_STATE_DIR", "/proc/nowhere");
+    let run = sandbox.run(&["health-check", "--only", "xid-age"]).expect(2);
+    assert!(run.stderr.contains("how checks stood before is not known"), "{run:#?}");
+}

@@ -15,6 +15,7 @@ use crate::config::Overrides;
 use crate::failure;
 use crate::health::format::{self, Report};
 use crate::health::incident::{self, Event, Piece};
+use crate::health::kind::Profile;
 
 /// How long gathering may take, unless told otherwise.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -54,7 +55,7 @@ pub(super) fn run(
     let parent = working_directory.join(incident.out.as_deref().unwrap_or(Path::new(".")));
     let mut bundle = Bundle::begin(&parent.join(format!("opsctl-incident-{}", context.run)))?;
 
-    let inquiries = super::selected(context, args, &config)?;
+    let inquiries = super::selected(context, args, &config, Profile::Incident)?;
     let mut databases = Vec::new();
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
@@ -66,7 +67,7 @@ pub(super) fn run(
             let answers =
                 crate::health::run::run(inquiries, limit.min(config.health.timeout), &context.stop);
             let (run, seconds) = (context.run.to_string(), began.elapsed().as_secs_f64());
-            Report::new(answers, run, context.now, seconds, args.asked_profile())
+            Report::new(answers, run, context.now, seconds, Profile::Incident)
         });
         let with_literals = incident.with_literals;
         incident::gather(databases, with_literals, limit, &context.stop, |piece| bundle.add(piece));

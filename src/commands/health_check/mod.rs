@@ -13,12 +13,15 @@ use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::health::format::{self, Report};
+use crate::health::kind::Profile;
 use crate::health::select::Selection;
-use crate::health::{Check, Inquiry, Outcome, kind, network, postgres};
+use crate::health::{Check, Inquiry, Outcome, kind, network, postgres, steady};
 use crate::text::Table;
 
+mod before;
 mod incident;
 mod remember;
+mod serve;
 
 pub(super) fn run(context: &Context, args: &HealthCheckArgs) -> Answered {
     let done = match &args.command {
@@ -26,6 +29,7 @@ pub(super) fn run(context: &Context, args: &HealthCheckArgs) -> Answered {
         Some(HealthCheckCommand::List) => list(context, args),
         Some(HealthCheckCommand::Explain(explain)) => explain_kind(context, explain),
         Some(HealthCheckCommand::Incident(options)) => incident::run(context, args, options),
+        Some(HealthCheckCommand::Serve(options)) => serve::run(context, args, options),
     };
     done.unwrap_or_else(|error| failed(form(context, args), &error))
 }
@@ -63,13 +67,19 @@ fn form(context: &Context, args: &HealthCheckArgs) -> Format {
 
 fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered> {
     let config = context.load(&args.selection, Overrides::default())?.config;
-    let inquiries = selected(context, args, &config)?;
+    let mut inquiries = selected(context, args, &config, args.profile)?;
+    let before = before::Before::read(context, &mut inquiries);
     let limit = context.global.timeout.unwrap_or(config.health.timeout);
     let began = Instant::now();
-    let answers = crate::health::run::run(inquiries, limit, &context.stop);
+    let mut answers = crate::health::run::run(inquiries, limit, &context.stop);
+    if let Some(before) = before {
+        for answer in &mut answers {
+            steady::hold_back(answer, before.of(&answer.check.name));
+        }
+    }
     let run = context.run.to_string();
     let report =
-        Report::new(answers, run, context.now, began.elapsed().as_secs_f64(), args.asked_profile());
+        Report::new(answers, run, context.now, began.elapsed().as_secs_f64(), args.profile);
     remember::note(context, &report, is_whole(args));
     let outcome = report.outcome();
     let verbose = context.global.verbose > 0;
@@ -91,7 +101,7 @@ fn is_whole(args: &HealthCheckArgs) -> bool {
         && args.skip.is_empty()
         && args.tag.is_empty()
         && args.selection.database.is_empty()
-        && args.profile >= kind::Profile::Full
+        && args.profile >= Profile::Full
 }
 
 fn has_colours(context: &Context) -> bool {
@@ -106,6 +116,7 @@ fn selected(
     context: &Context,
     args: &HealthCheckArgs,
     config: &Config,
+    profile: Profile,
 ) -> anyhow::Result<Vec<Inquiry>> {
     let mut inquiries = inquiries(context, config)?;
     for inquiry in &mut inquiries {
@@ -119,7 +130,7 @@ fn selected(
         only: args.only.clone(),
         skip: args.skip.clone(),
         tags: args.tag.clone(),
-        profile: args.asked_profile(),
+        profile,
     };
     selection.apply(inquiries).map_err(|message| {
         Failure::new(Exit::Usage, message)
@@ -141,7 +152,7 @@ fn inquiries(context: &Context, config: &Config) -> anyhow::Result<Vec<Inquiry>>
 
 fn list(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered> {
     let config = context.load(&args.selection, Overrides::default())?.config;
-    let inquiries = selected(context, args, &config)?;
+    let inquiries = selected(context, args, &config, args.profile)?;
     let checks: Vec<&Check> = inquiries.iter().flat_map(|inquiry| &inquiry.checks).collect();
     let mut table = Table::new(&[
         "CHECK", "PROFILE", "TAGS", "WARNING", "CRITICAL", "UNIT", "TIMEOUT", "NEEDS",

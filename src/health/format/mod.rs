@@ -11,7 +11,7 @@ mod junit;
 mod nagios;
 mod prometheus;
 #[cfg(test)]
-mod testing;
+pub(super) mod testing;
 
 pub(crate) use health_json::health_json;
 pub(crate) use human::human;

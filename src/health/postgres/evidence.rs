@@ -97,8 +97,7 @@ pub(crate) fn gather(
     stop: &Stop,
     give: &dyn Fn(&str, anyhow::Result<String>),
 ) -> anyhow::Result<()> {
-    let (mut session, server) =
-        session::open(&target.with_connect_timeout(PATIENCE), PATIENCE, stop)?;
+    let (mut session, server) = session::open(&target.impatient(PATIENCE), PATIENCE, stop)?;
     for view in VIEWS.iter().filter(|view| view.majors.contains(&server.version.major())) {
         stop.check()?;
         give(view.name, lines(&mut session, view.name, view.sql, with_literals));
