@@ -51,6 +51,7 @@ bench: ## Measure beside pg_dump on a database of 2.2 GiB, local and S3 (about 2
 	@bin=$$(scripts/install-postgres.sh 17 | tail -n 1); \
 	OPSCTL=$(TARGET_DIR)/release/opsctl ZSTD_PG_BIN=$${ZSTD_PG_BIN:-$$bin} bench/with-s3.sh bench/run.sh
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/overhead.sh
+	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/health.sh
 
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release

@@ -34,7 +34,8 @@ test='radosgw                 radosgw
       debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg'
 bench='time                   /usr/bin/time
       zstd                    zstd
-      pigz                    pigz'
+      pigz                    pigz
+      check-postgres          check_postgres'
 
 case ${1:-} in
     demo) wanted=$demo ;;
