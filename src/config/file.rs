@@ -110,6 +110,7 @@ pub(super) const KEYS: Keys = &[
             "extensions",
             "minor-version",
             "clock-skew",
+            "server-certificate",
             "http",
             "tls",
             "dns",

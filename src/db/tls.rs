@@ -235,10 +235,6 @@ impl Target {
     /// a connection would.
     ///
     /// There are none to look at where connections go through a socket, or without TLS because `sslmode` allows it.
-    #[cfg_attr(
-        not(test),
-        allow(dead_code, reason = "the check of a database's own certificate uses it")
-    )]
     pub(crate) fn certificates(
         &self,
         now: Moment,

@@ -71,7 +71,7 @@ fn a_healthy_server_is_ok_in_every_form() {
         "[health]\nskip = [\"minor-version\"]\n[metrics]\ntextfile_dir = \".\"\n",
     );
     let run = sandbox.run(&["health-check"]).expect(0);
-    assert!(run.stdout.starts_with("OK: 17 ok in "), "{run:#?}");
+    assert!(run.stdout.starts_with("OK: 18 ok in "), "{run:#?}");
     assert!(!run.stdout.contains('\x1b'));
     let run = sandbox.run(&["health-check", "--verbose"]).expect(0);
     assert!(run.stdout.contains(&format!("OK        connect/{database} ")), "{run:#?}");
@@ -80,7 +80,7 @@ fn a_healthy_server_is_ok_in_every_form() {
     let run = sandbox.run(&["health-check", "--json"]).expect(0);
     validate(&run.stdout);
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!((&report["status"], &report["counts"]["ok"]), (&"ok".into(), &17.into()));
+    assert_eq!((&report["status"], &report["counts"]["ok"]), (&"ok".into(), &18.into()));
     let connections = &named(&report, &format!("connections/{database}"))["value"];
     assert_eq!((&connections["unit"], &connections["warning"]), (&"percent".into(), &80.0.into()));
 
@@ -97,7 +97,7 @@ fn a_healthy_server_is_ok_in_every_form() {
     let script = "import sys, xml.etree.ElementTree as t; s = t.parse(sys.argv[1]).getroot(); \
         print(s.get('tests'), s.get('failures'), len(s.findall('testsuite/testcase')))";
     let file = sandbox.write("junit.xml", &run.stdout);
-    assert_eq!(stock(Command::new("python3").args(["-c", script]).arg(file)), "17 0 17\n");
+    assert_eq!(stock(Command::new("python3").args(["-c", script]).arg(file)), "18 0 18\n");
 }
 
 #[test]
@@ -188,10 +188,12 @@ fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
             "[databases.alive]\nurl = \"{}\"\n\
             [databases.down]\nurl = \"postgresql:///down?host=/nowhere\"\n\
             [databases.unnamed]\nurl = \"postgresql://name.invalid/unnamed\"\n\
-            [databases.silent]\nurl = \"postgresql://u@127.0.0.1:{}/silent\"\n\
-            [health]\nskip = [\"minor-version\"]\n[health.connect]\ntimeout = \"1s\"\n",
+            [databases.silent]\nurl = \"postgresql://u@127.0.0.1:{port}/silent\"\n\
+            [health]\nskip = [\"minor-version\"]\n[health.connect]\ntimeout = \"1s\"\n\
+            [[health.http]]\nname = \"api\"\nurl = \"http://127.0.0.1:{port}/ready\"\ntimeout = \"1s\"\n\
+            [[health.dns]]\nname = \"www\"\nhost = \"name.invalid\"\n",
             cluster.url("postgres"),
-            silent.local_addr().unwrap().port()
+            port = silent.local_addr().unwrap().port()
         ),
     );
     let began = Instant::now();
@@ -208,10 +210,12 @@ fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
         assert_eq!(connect["status"], "critical");
         assert!(connect["message"].as_str().unwrap().contains(says), "{connect}");
     }
+    assert_eq!(named(&report, "http/api")["status"], "unknown");
+    assert_eq!(named(&report, "dns/www")["status"], "critical");
     assert_eq!(named(&report, "sequences/alive")["status"], "ok");
     assert_eq!(
         report["counts"],
-        serde_json::json!({ "critical": 3, "unknown": 48, "warning": 0, "ok": 17 })
+        serde_json::json!({ "critical": 4, "unknown": 51, "warning": 0, "ok": 19 })
     );
     // Even if there is no time at all.
     let began = Instant::now();

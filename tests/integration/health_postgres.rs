@@ -342,7 +342,7 @@ fn a_standby_that_lags_stops_and_loses_its_slot() {
     other.is("replication-lag", "", "ok", "what it shows is 0.0 s old");
     other.is("archiver", "", "ok", "WAL is not archived");
     let run = other.sandbox.run(&["health-check", "--skip", "minor-version"]).expect(0);
-    assert!(run.stdout.starts_with("OK: 17 ok"), "{run:#?}");
+    assert!(run.stdout.starts_with("OK: 18 ok"), "{run:#?}");
 
     standby.sql("postgres", "SELECT pg_wal_replay_pause()");
     primary.sql("postgres", "INSERT INTO t VALUES (2)");
@@ -402,7 +402,8 @@ fn the_server_and_the_way_to_it() {
     let list = dead.sandbox.json(0, &["health-check", "list"]);
     for check in list["checks"].as_array().unwrap() {
         let kind = check["kind"].as_str().unwrap();
-        if kind != "connect" {
+        // Nobody looks for a certificate behind a socket.
+        if !["connect", "server-certificate"].contains(&kind) {
             dead.is(kind, "", "unknown", "failed to reach");
         }
     }
@@ -419,7 +420,7 @@ fn little_is_needed_and_what_is_missing_is_said() {
         Sandbox::new(&cluster.url("postgres").replace("user=postgres", &format!("user={role}")))
     };
     let run = sandbox_of("monitor").run(&["health-check", "--skip", "minor-version"]).expect(0);
-    assert!(run.stdout.starts_with("OK: 17 ok"), "{run:#?}");
+    assert!(run.stdout.starts_with("OK: 18 ok"), "{run:#?}");
     cluster.sql("postgres", "CREATE TABLE t (id serial)");
     let run = sandbox_of("monitor").run(&["health-check", "--skip", "minor-version"]).expect(3);
     assert!(
@@ -447,7 +448,7 @@ fn every_major_is_understood() {
             .sandbox
             .run(&["health-check", "--verbose", "--skip", "minor-version"])
             .expect(0);
-        assert!(run.stdout.contains("OK: 17 ok"), "PostgreSQL {major}: {run:#?}");
+        assert!(run.stdout.contains("OK: 18 ok"), "PostgreSQL {major}: {run:#?}");
         let holder = Session::open(
             &cluster,
             "postgres",
@@ -460,4 +461,76 @@ fn every_major_is_understood() {
         patient.worsens("lock-waits", "(waiter) has waited for a lock");
         drop((holder, waiter));
     }
+}
+
+#[test]
+fn the_certificate_of_the_server_itself() {
+    let cluster = Cluster::start(&installed(), &[], &[]);
+    let data = std::path::Path::new(&cluster.dir).join("data");
+    let renew = |days: &str| {
+        let mut openssl = std::process::Command::new("openssl");
+        openssl.args([
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=db.example.com",
+            "-days",
+            days,
+        ]);
+        openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+        openssl
+            .arg("-keyout")
+            .arg(data.join("server.key"))
+            .arg("-out")
+            .arg(data.join("server.crt"));
+        assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
+        std::fs::set_permissions(
+            data.join("server.key"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o600),
+        )
+        .unwrap();
+        let owner = std::os::unix::fs::MetadataExt::uid(&data.metadata().unwrap());
+        std::os::unix::fs::chown(data.join("server.key"), Some(owner), None).unwrap();
+        cluster.sql("postgres", "ALTER SYSTEM SET ssl = on");
+        cluster.sql("postgres", "SELECT pg_reload_conf()");
+        std::fs::read_to_string(data.join("server.crt")).unwrap()
+    };
+    Patient::new(&cluster, "postgres").is(
+        "server-certificate",
+        "",
+        "ok",
+        "there is no certificate",
+    );
+    let url = |options: &str| {
+        format!("postgresql://postgres@127.0.0.1:{}/postgres?{options}", cluster.port)
+    };
+    let patient = |options: &str| Patient {
+        sandbox: Sandbox::new(&url(options)),
+        database: "postgres".to_owned(),
+    };
+    let becomes = |options: &str, status: &str, says: &str| {
+        let patient = patient(options);
+        eventually(says, || {
+            let (found, message) = patient.check("server-certificate", "");
+            Some(()).filter(|()| found == status && message.contains(says))
+        });
+    };
+    for (days, status, says) in [
+        ("400", "ok", "expires in 400 days"),
+        ("20", "warning", "expires in 20 days"),
+        ("3", "critical", "expires in 3 days"),
+    ] {
+        renew(days);
+        becomes("sslmode=require", status, says);
+    }
+    let roots = cluster.dir.clone() + "/root.crt";
+    std::fs::write(&roots, renew("400")).unwrap();
+    becomes(&format!("sslmode=verify-full&sslrootcert={roots}"), "ok", "expires in 400 days");
+    renew("400");
+    becomes(&format!("sslmode=verify-full&sslrootcert={roots}"), "critical", "not trusted");
+    cluster.pg_ctl(&["stop", "-w", "-m", "fast"]);
+    patient("sslmode=require").is("server-certificate", "", "unknown", "refused");
 }

@@ -145,6 +145,9 @@ fn inquiries(context: &Context, config: &Config) -> anyhow::Result<Vec<Inquiry>>
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
         inquiries.push(postgres::inquiry(&target, &name, &config.health));
+        let certificate =
+            postgres::certificate::inquiry(&target, &name, &config.health, context.now);
+        inquiries.extend(certificate);
     }
     inquiries.extend(network::inquiries(&config.health, &context.environment, context.now));
     Ok(inquiries)

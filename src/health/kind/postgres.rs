@@ -112,4 +112,12 @@ pub(super) const KINDS: &[Kind] = &[
         privilege: "none",
         ..POSTGRES
     },
+    Kind {
+        name: "server-certificate",
+        timeout: Duration::from_secs(5),
+        unit: Unit::Days,
+        limits: Limits::below(30.0, 7.0),
+        privilege: "none",
+        ..POSTGRES
+    },
 ];

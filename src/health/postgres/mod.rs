@@ -12,6 +12,7 @@ use crate::db::Target;
 use crate::stop::Stop;
 
 mod age;
+pub(crate) mod certificate;
 pub(crate) mod evidence;
 pub(crate) mod literals;
 mod objects;
@@ -163,7 +164,8 @@ mod tests {
 
     #[test]
     fn every_kind_for_a_database_has_its_question() {
-        let asked: Vec<_> = questions().map(|q| q.kind).chain([CONNECT]).collect();
+        let asked: Vec<_> =
+            questions().map(|q| q.kind).chain([CONNECT, "server-certificate"]).collect();
         let of_servers = kind::all().filter(|kind| kind.tags.contains(&"postgres"));
         let kinds: Vec<_> = of_servers.map(|kind| kind.name).collect();
         for name in &kinds {
