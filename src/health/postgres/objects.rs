@@ -104,9 +104,12 @@ fn sequences(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Rea
     let reading = reading.details(near.map(line));
     if hidden > 0.0 && reading.outcome < Outcome::Unknown {
         let role = &server.role;
-        let message = format!(
-            "role `{role}` may not see {hidden} of {total} sequences: GRANT pg_read_all_data TO \"{role}\", or SELECT on them"
-        );
+        let grant = if server.version.major() >= 14 {
+            format!("GRANT pg_read_all_data TO \"{role}\", or SELECT on them")
+        } else {
+            format!("GRANT SELECT on them TO \"{role}\"")
+        };
+        let message = format!("role `{role}` may not see {hidden} of {total} sequences: {grant}");
         return Ok(Reading { outcome: Outcome::Unknown, message, ..reading });
     }
     Ok(reading)
