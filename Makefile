@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 # The majors that the tests need beside the distribution's own.
 MAJORS := 16 17 18
 # The programs of Prometheus that the tests need.
-PROMETHEUS := promtool prometheus-pushgateway
+UNPACKED := promtool prometheus-pushgateway nginx
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
@@ -66,7 +66,7 @@ deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 # What the tests need beside the system's packages; nothing of it is installed into the system.
 unpacked:
 	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
-	@for program in $(PROMETHEUS); do scripts/install-prometheus.sh $$program >/dev/null; done
+	@for program in $(UNPACKED); do scripts/install-unpacked.sh $$program >/dev/null; done
 	@scripts/install-brokers.sh >/dev/null
 	@scripts/install-kubernetes-validate.sh >/dev/null
 

@@ -30,6 +30,7 @@ test='radosgw                 radosgw
       openssl                 openssl
       curl                    curl
       openssh-client          ssh-keygen
+      systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
       debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg'
 bench='time                   /usr/bin/time

@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use crate::support::receiver::Receiver;
-use crate::support::{Cluster, Sandbox, of_prometheus, promtool, stock};
+use crate::support::{Cluster, Sandbox, unpacked, promtool, stock};
 
 /// A server of the test's own.
 struct Pushgateway {
@@ -16,7 +16,7 @@ struct Pushgateway {
 
 impl Pushgateway {
     fn start(args: &[&str]) -> Pushgateway {
-        let mut command = of_prometheus("prometheus-pushgateway");
+        let mut command = unpacked("prometheus-pushgateway");
         command.args(["--web.listen-address=127.0.0.1:0", "--persistence.file="]).args(args);
         let mut server = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(server.stderr.take().unwrap()).lines().map(Result::unwrap);

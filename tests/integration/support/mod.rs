@@ -304,12 +304,12 @@ pub(crate) fn other_major(major: u32) -> PathBuf {
 
 /// Returns Prometheus' own parser, installing it first if need be.
 pub(crate) fn promtool() -> Command {
-    of_prometheus("promtool")
+    unpacked("promtool")
 }
 
-/// Returns a program of Prometheus, installing it first if need be.
-pub(crate) fn of_prometheus(program: &str) -> Command {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-prometheus.sh");
+/// Returns a program that a package has, getting it first if need be.
+pub(crate) fn unpacked(program: &str) -> Command {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-unpacked.sh");
     let output = stock(Command::new("bash").arg(script).arg(program).stdin(Stdio::null()));
-    Command::new(output.lines().last().expect("install-prometheus.sh says where"))
+    Command::new(output.lines().last().expect("install-unpacked.sh says where"))
 }

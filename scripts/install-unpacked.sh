@@ -1,7 +1,7 @@
 #!/bin/bash
-# Gets a program of Prometheus for the tests; the last line of standard output is its path.
+# Gets a program for the tests out of its package; the last line of standard output is its path.
 #
-#   install-prometheus.sh promtool|prometheus-pushgateway
+#   install-unpacked.sh promtool|prometheus-pushgateway|nginx
 #
 # Debian's packages would start servers. They are unpacked and not installed, and need no root.
 #
@@ -11,16 +11,18 @@ umask 022
 
 program=${1:-}
 case $program in
-    promtool) package=prometheus ;;
-    prometheus-pushgateway) package=$program ;;
+    promtool) package=prometheus folder=usr/bin ;;
+    prometheus-pushgateway) package=$program folder=usr/bin ;;
+    nginx) package=nginx folder=usr/sbin ;;
     *)
-        echo "usage: install-prometheus.sh promtool|prometheus-pushgateway" >&2
+        echo "usage: install-unpacked.sh promtool|prometheus-pushgateway|nginx" >&2
         exit 2
         ;;
 esac
+PATH=$PATH:/usr/sbin
 if command -v "$program"; then exit; fi
 if [ "$(id -u)" = 0 ]; then cache=${OPSCTL_TEST_CACHE:-/var/cache/opsctl-test}; else cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}; fi
-path=$cache/$package/usr/bin/$program
+path=$cache/$package/$folder/$program
 if [ -x "$path" ]; then
     echo "$path"
     exit
@@ -34,7 +36,7 @@ download() { (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" downloa
 # Lists that are missing or old are the usual reason.
 download || { apt-get -q update </dev/null >>"$work/log" 2>&1 && download; } || {
     tail -n 20 "$work/log" >&2
-    echo "install-prometheus.sh: cannot download the package $package (apt-get update, as root?)" >&2
+    echo "install-unpacked.sh: cannot download the package $package (apt-get update, as root?)" >&2
     exit 1
 }
 chmod 755 "$work"
