@@ -11,7 +11,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
 # The majors that the tests need beside the distribution's own.
 MAJORS := 16 17 18
-# The programs of Prometheus that the tests need.
+# The programs that the tests get out of their packages.
 UNPACKED := promtool prometheus-pushgateway nginx
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30

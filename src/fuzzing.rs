@@ -81,6 +81,11 @@ pub fn names(bytes: &[u8]) {
     drop(redact(&text));
 }
 
+/// Lines of a log, read as one that begins at any moment.
+pub fn logs(bytes: &[u8]) {
+    crate::logs::fuzz(bytes);
+}
+
 /// What a restore makes of `globals.sql` and of a table of contents.
 pub fn restore(bytes: &[u8]) {
     crate::backup::restore::fuzz(bytes);

@@ -46,6 +46,8 @@
 //! | inquiry | one conversation that answers one or several checks | |
 //! | schedule | when commands are expected to run, and what cron, systemd or Kubernetes are told of it | |
 //! | window | a time at which a command may work; `--window` keeps it to one | |
+//! | service | what Docker or systemd, its keeper, keeps running: a container, a unit | job |
+//! | shape | a message of a log without its numbers, ids and secrets, by which it is counted | pattern: that is the operator's |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -68,10 +70,13 @@
 //!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
 //!   check run format       one check, asking all of them, writing the answers down
 //!   endpoint               the same over HTTP
-//!   postgres incident      what is asked of a server; the evidence at the start of an incident
-//!   network                what is asked of names, ports, certificates, Redis, queues
+//!   incident               the evidence at the start of an incident
+//!   postgres network       what is asked of a server; of names, ports, certificates, Redis, queues
+//!   host service log       what the figures of the machine, its services and its logs mean
+//!   operations             backups, their proof, repositories, the schedule
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration, no command
 //! network/ http            names, ports, certificates, Redis, queues of messages: looked at, not judged; requests
+//! host/ service/ logs/     figures of the machine; what Docker and systemd say; the lines of a window, counted
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
@@ -153,6 +158,8 @@
 //! | what lasts one run is no alarm, and a history that fails holds none back | `what_lasts_one_run_is_no_alarm`, `a_history_that_cannot_be_used_holds_no_alarm_back` |
 //! | a flood of requests causes one check | `a_flood_of_questions_causes_one_check`, `a_flood_does_not_reach_the_database` |
 //! | nobody's data is in the evidence of an incident | `the_evidence_is_whole_and_has_nobodys_data` |
+//! | no more of a log is read than its window and a limit, across a rotation | `no_more_is_read_than_the_window_needs`, `a_rotation_is_followed` |
+//! | what is shown of a log has no secret, and takes no more memory for more of it | `no_secret_is_left`, `a_flood_of_different_messages_takes_no_more_memory` |
 //! | every kind of check is explained, in one place | `every_kind_is_explained_and_every_explanation_has_its_kind` |
 //! | timers elapse when cron would run, and every line of the crontab runs as cron runs it | `timers_elapse_when_cron_would_run`, `every_line_of_the_crontab_runs_as_cron_runs_it` |
 //! | a window is never open outside of its hours, also where clocks are changed | `it_is_never_open_outside`, `it_opens_as_soon_as_it_may` |
@@ -201,11 +208,13 @@ mod failure;
 pub mod fuzzing;
 mod health;
 mod history;
+mod host;
 mod http;
 mod id;
 mod json_path;
 mod lock;
 mod log;
+mod logs;
 mod metrics;
 mod network;
 mod notify;
@@ -213,6 +222,7 @@ mod ping;
 mod run;
 mod schedule;
 mod secret;
+mod service;
 mod stop;
 mod storage;
 mod sync;

@@ -14,11 +14,20 @@ use crate::db::Target;
 use crate::encryption::Recipients;
 use crate::exit::{Exit, Failure};
 use crate::history::Place;
+use crate::stop::Stop;
 use crate::storage::{Shared, local, s3};
 
 /// Opens a repository. Its storage obeys `context.abort`, so that an interrupted run can still clean up.
 pub(super) fn repository(
     context: &Context,
+    config: &config::Repository,
+) -> anyhow::Result<Repository> {
+    repository_until(&context.abort, config)
+}
+
+/// Opens a repository whose storage obeys a stop of its caller's.
+pub(super) fn repository_until(
+    stop: &Stop,
     config: &config::Repository,
 ) -> anyhow::Result<Repository> {
     let open = || -> anyhow::Result<Repository> {
@@ -36,7 +45,7 @@ pub(super) fn repository(
                     endpoint: settings.endpoint.clone(),
                 };
                 let lock_days = settings.object_lock.map(|lock| lock.days);
-                (Arc::new(s3::S3::open(settings, &context.abort)?), address, lock_days)
+                (Arc::new(s3::S3::open(settings, stop)?), address, lock_days)
             }
         };
         let joins = matches!(address, Address::Directory(_)) && recipients.is_none();

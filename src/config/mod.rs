@@ -36,7 +36,7 @@ mod value;
 mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
-pub(crate) use health::{CheckSettings, Health};
+pub(crate) use health::{CheckSettings, Health, Keeper, Log, LogSource, Often, Service};
 pub(crate) use metrics::Metrics;
 pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
 pub(crate) use ping::{COMMANDS as PINGED, Ping};

@@ -8,13 +8,17 @@
 pub(crate) mod check;
 pub(crate) mod endpoint;
 pub(crate) mod format;
+pub(crate) mod host;
 pub(crate) mod incident;
 pub(crate) mod kind;
 pub(crate) mod limits;
+pub(crate) mod log;
 pub(crate) mod network;
+pub(crate) mod operations;
 pub(crate) mod postgres;
 pub(crate) mod run;
 pub(crate) mod select;
+pub(crate) mod service;
 pub(crate) mod steady;
 
 pub(crate) use check::{Answer, Check, Inquiry};

@@ -146,6 +146,11 @@ impl History {
         lock(&self.state).place.get_or_insert(place);
     }
 
+    /// Returns where the history is, if that was said.
+    pub(crate) fn place(&self) -> Option<Place> {
+        lock(&self.state).place.clone()
+    }
+
     /// Notes that the run has begun. Only the first call counts.
     pub(crate) fn begin(&self, run: &Begun<'_>) {
         let mut state = lock(&self.state);

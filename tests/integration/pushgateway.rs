@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use crate::support::receiver::Receiver;
-use crate::support::{Cluster, Sandbox, unpacked, promtool, stock};
+use crate::support::{Cluster, Sandbox, promtool, stock, unpacked};
 
 /// A server of the test's own.
 struct Pushgateway {

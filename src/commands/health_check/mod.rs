@@ -20,8 +20,13 @@ use crate::text::Table;
 
 mod before;
 mod incident;
+mod machine;
+mod operations;
+mod past;
 mod remember;
 mod serve;
+
+use past::Past;
 
 pub(super) fn run(context: &Context, args: &HealthCheckArgs) -> Answered {
     let done = match &args.command {
@@ -142,14 +147,19 @@ fn selected(
 /// Returns the inquiries for everything that is configured.
 fn inquiries(context: &Context, config: &Config) -> anyhow::Result<Vec<Inquiry>> {
     let mut inquiries = Vec::new();
+    let mut databases = Vec::new();
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
         inquiries.push(postgres::inquiry(&target, &name, &config.health));
         let certificate =
             postgres::certificate::inquiry(&target, &name, &config.health, context.now);
         inquiries.extend(certificate);
+        databases.push(name);
     }
     inquiries.extend(network::inquiries(&config.health, &context.environment, context.now));
+    let past = Past::new(context);
+    inquiries.extend(machine::inquiries(context, config, &past));
+    inquiries.extend(operations::inquiries(context, config, &databases, &past));
     Ok(inquiries)
 }
 

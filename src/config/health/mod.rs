@@ -4,24 +4,29 @@
 //! to ask has a list, `[[health.http]]`, and a file here that reads it. Both understand the keys of [`CheckSettings`].
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::file::KEYS;
-use super::section::{At, Document, Section};
+use super::section::{At, Document, Section, absolute};
 use super::value::{self, format_duration, quote};
 use crate::health::kind::{self, Kind, Unit};
 
 mod brokers;
 mod given;
 mod http;
+mod log;
 mod network;
+mod service;
 
 pub(crate) use brokers::{Broker, Queue, Redis};
 pub(crate) use given::Given;
 pub(crate) use http::Http;
+pub(crate) use log::{Log, LogSource, Often};
 pub(crate) use network::{Dns, Tcp, Tls};
+pub(crate) use service::{Keeper, Service};
 
 /// How long all checks together may take, unless told otherwise.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,6 +44,10 @@ pub(crate) struct Health {
     pub(crate) tcp: Vec<Tcp>,
     pub(crate) redis: Vec<Redis>,
     pub(crate) queue: Vec<Queue>,
+    pub(crate) services: Vec<Service>,
+    pub(crate) logs: Vec<Log>,
+    /// `paths` of `[health.disk]`: what else must have room.
+    pub(crate) disk_paths: Vec<PathBuf>,
     kinds: BTreeMap<&'static str, CheckSettings>,
     /// Every key that is there, as `config show` tells it.
     pub(super) stated: Vec<Stated>,
@@ -78,6 +87,9 @@ impl Default for Health {
             tcp: Vec::new(),
             redis: Vec::new(),
             queue: Vec::new(),
+            services: Vec::new(),
+            logs: Vec::new(),
+            disk_paths: Vec::new(),
             kinds: BTreeMap::new(),
             stated: Vec::new(),
             secrets: Vec::new(),
@@ -101,7 +113,12 @@ impl Health {
         health.skip = keys.texts("skip");
         for kind in kind::all().filter(|kind| !LISTS.contains(&kind.name)) {
             if let Some(table) = keys.section.table(kind.name) {
-                let mut below = keys.below(kind.name, &table, "health.KIND");
+                let has_paths = kind.name == kind::DISK.name;
+                let known = if has_paths { "health.disk" } else { "health.KIND" };
+                let mut below = keys.below(kind.name, &table, known);
+                if has_paths {
+                    health.disk_paths = below.paths("paths");
+                }
                 health.kinds.insert(kind.name, below.settings(kind));
                 keys.join(below);
             }
@@ -112,6 +129,8 @@ impl Health {
         health.tcp = keys.list("tcp", Tcp::read);
         health.redis = keys.list("redis", Redis::read);
         health.queue = keys.list("queue", Queue::read);
+        health.services = keys.list("service", Service::read);
+        health.logs = keys.list("log", Log::read);
         health.stated = keys.stated;
         health.stated.sort_by_key(|stated| stated.line);
         health.secrets = keys.secrets;
@@ -120,7 +139,7 @@ impl Health {
 }
 
 /// The kinds that are lists.
-const LISTS: &[&str] = &["http", "tls", "dns", "tcp", "redis", "queue"];
+const LISTS: &[&str] = &["http", "tls", "dns", "tcp", "redis", "queue", "service", "log"];
 
 /// Reads the keys of one table, and remembers them.
 pub(super) struct Reader<'d> {
@@ -164,6 +183,21 @@ impl<'d> Reader<'d> {
     pub(super) fn text(&mut self, key: &str) -> Option<String> {
         let found = self.section.parsed(key, value::parse_text);
         self.take(key, found, Clone::clone)
+    }
+
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let found = self.section.path(key);
+        self.take(key, found, |path| path.display().to_string())
+    }
+
+    /// Reads a list of paths; relative ones are relative to the file.
+    fn paths(&mut self, key: &str) -> Vec<PathBuf> {
+        let base = self.document.path.parent().unwrap_or(Path::new("/"));
+        let found = self
+            .section
+            .strings(key, |text| absolute(text, base).map(|path| path.display().to_string()));
+        let found = self.take(key, found, |list| list.join(", "));
+        found.unwrap_or_default().into_iter().map(PathBuf::from).collect()
     }
 
     pub(super) fn texts(&mut self, key: &str) -> Vec<String> {
@@ -302,6 +336,9 @@ mod tests {
         };
         for kind in kind::all() {
             assert!(known("health").contains(&kind.name), "KEYS: `health` lacks {}", kind.name);
+        }
+        for key in known("health.KIND") {
+            assert!(known("health.disk").contains(key), "KEYS: disk lacks {key}");
         }
         for list in LISTS {
             for key in known("health.KIND").iter().chain(&["name"]) {

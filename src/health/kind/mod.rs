@@ -8,8 +8,13 @@ use std::time::Duration;
 use super::Outcome;
 use super::limits::Limits;
 
+mod host;
 mod network;
+mod operations;
 mod postgres;
+
+pub(crate) use host::{CPU, DISK, DISK_FULL, INODES, LOAD, LOG, MEMORY, SERVICE};
+pub(crate) use operations::{BACKUP, REPOSITORY, RESTORE_PROOF, SCHEDULE};
 
 const RUNBOOK: &str = include_str!("../../../runbooks/health-check.md");
 
@@ -102,7 +107,7 @@ impl Unit {
 
 /// Returns all kinds, in the order in which people think of them.
 pub(crate) fn all() -> impl Iterator<Item = &'static Kind> {
-    [postgres::KINDS, network::KINDS].into_iter().flatten()
+    [postgres::KINDS, network::KINDS, host::KINDS, operations::KINDS].into_iter().flatten()
 }
 
 /// Returns a kind by its name.

@@ -1,0 +1,4 @@
+//! See `fuzzing::logs` of the library.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| opsctl::fuzzing::logs(bytes));
