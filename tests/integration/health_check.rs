@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::support::running::apart;
 use crate::support::{Cluster, Run, Sandbox, promtool, stock};
 
 /// The check of a report with this name.
@@ -191,14 +192,19 @@ fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
             [databases.unnamed]\nurl = \"postgresql://name.invalid/unnamed\"\n\
             [databases.silent]\nurl = \"postgresql://u@127.0.0.1:{port}/silent\"\n\
             [health]\nskip = [\"minor-version\"]\n[health.connect]\ntimeout = \"1s\"\n\
+            [health.disk]\npaths = [\"small\"]\n\
             [[health.http]]\nname = \"api\"\nurl = \"http://127.0.0.1:{port}/ready\"\ntimeout = \"1s\"\n\
             [[health.dns]]\nname = \"www\"\nhost = \"name.invalid\"\n",
             cluster.url("postgres"),
             port = silent.local_addr().unwrap().port()
         ),
     );
+    let small = sandbox.path("small").display().to_string();
+    std::fs::create_dir(&small).unwrap();
+    let fill = "mount -t tmpfs -o size=1M none small; head -c 2M /dev/zero >small/filler || true";
     let began = Instant::now();
-    let run = sandbox.run(&["health-check", "--json", "--timeout", "4s"]).expect(2);
+    let command = sandbox.command(&["health-check", "--json", "--timeout", "4s"]);
+    let run = Run::of(&mut apart(&command, fill)).expect(2);
     assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     validate(&run.stdout);
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
@@ -214,10 +220,13 @@ fn whatever_is_dead_the_answer_comes_in_time_and_names_it() {
     assert_eq!(named(&report, "http/api")["status"], "unknown");
     assert_eq!(named(&report, "dns/www")["status"], "critical");
     assert_eq!(named(&report, "sequences/alive")["status"], "ok");
-    assert_eq!(
-        report["counts"],
-        serde_json::json!({ "critical": 4, "unknown": 51, "warning": 0, "ok": 19 })
-    );
+    assert_eq!(named(&report, &format!("disk{small}"))["status"], "critical");
+    // All are there, of the dead as of the living.
+    let of = |database: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        checks.iter().filter(|check| check["database"] == database).count()
+    };
+    assert!(["down", "unnamed", "silent"].iter().all(|dead| of(dead) == of("alive")), "{report:#}");
     // Even if there is no time at all.
     let began = Instant::now();
     let run =

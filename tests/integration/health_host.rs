@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::running::eventually;
+use crate::support::running::{apart, eventually};
 use crate::support::{Cluster, Run, Sandbox, installed, stock, unpacked};
 
 /// Asks for checks by name or kind, and returns the report.
@@ -35,24 +35,6 @@ fn expect(report: &Value, name: &str, expected: &str, message: &str) {
     assert!(status == expected && said.contains(message), "{name}: {status}: {said}");
 }
 
-/// Runs opsctl where a script may mount what it likes: nobody else sees that.
-fn apart(sandbox: &Sandbox, script: &str, args: &[&str]) -> Run {
-    let unshare = |propagation: &[&str]| {
-        let mut command = Command::new("unshare");
-        command.arg("--mount").args(propagation);
-        command
-    };
-    // In a chroot there is no mount at / whose events could be kept apart.
-    let works = unshare(&[]).arg("true").stderr(Stdio::null()).status().unwrap().success();
-    let mut command = unshare(if works { &[] } else { &["--propagation", "unchanged"] });
-    let script = format!("set -eu; {script}; exec \"$@\"");
-    let opsctl = sandbox.command(args);
-    command.args(["bash", "-c", &script, "bash"]);
-    command.arg(opsctl.get_program()).args(opsctl.get_args()).env_clear().stdin(Stdio::null());
-    command.envs(opsctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    Run::of(command.current_dir(sandbox.dir.path()))
-}
-
 #[test]
 fn a_file_system_fills_up() {
     let sandbox = Sandbox::new("postgresql:///nowhere?host=/nowhere");
@@ -66,7 +48,7 @@ fn a_file_system_fills_up() {
             format!("mount -t tmpfs -o size={size},nr_inodes=100 opsctl-test small; {fill}");
         let names = [name("disk"), name("inodes")];
         let args = ["health-check", "--json", "--only", &names[0], "--only", &names[1]];
-        parse(&apart(&sandbox, &mount, &args))
+        parse(&Run::of(&mut apart(&sandbox.command(&args), &mount)))
     };
     let half = look("8M", "head -c 4M /dev/zero >small/filler", "");
     expect(&half, &name("disk"), "ok", "50.0 % of 8.00 MiB used, 4.00 MiB left");
@@ -120,7 +102,7 @@ fn the_figures_of_the_machine_are_judged() {
     let blind = "for file in meminfo stat loadavg; do mount --bind /dev/null /proc/$file; done";
     let mut args = vec!["health-check", "--json"];
     args.extend(kinds.iter().flat_map(|kind| ["--only", kind]));
-    let unknown = parse(&apart(&sandbox, blind, &args));
+    let unknown = parse(&Run::of(&mut apart(&sandbox.command(&args), blind)));
     all(&unknown, "unknown");
     expect(&unknown, "memory", "unknown", "`/proc/meminfo` is not written as expected");
 }

@@ -133,7 +133,8 @@ fn sessions_that_wait_hold_and_take_too_long() {
     patient.worsens("longest-query", "(waiter)");
 
     // Everything else is answered while the table is locked, and nobody's data is shown.
-    let run = patient.sandbox.run(&["health-check", "--verbose", "--timeout", "5s"]);
+    let run =
+        patient.sandbox.run(&["health-check", "--tag", "postgres", "--verbose", "--timeout", "5s"]);
     assert!(!run.stdout.contains("hush") && !run.stdout.contains("UNKNOWN"), "{run:#?}");
     drop((waiting, idle));
 
@@ -341,7 +342,10 @@ fn a_standby_that_lags_stops_and_loses_its_slot() {
     });
     other.is("replication-lag", "", "ok", "what it shows is 0.0 s old");
     other.is("archiver", "", "ok", "WAL is not archived");
-    let run = other.sandbox.run(&["health-check", "--skip", "minor-version"]).expect(0);
+    let run = other
+        .sandbox
+        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
+        .expect(0);
     assert!(run.stdout.starts_with("OK: 18 ok"), "{run:#?}");
 
     standby.sql("postgres", "SELECT pg_wal_replay_pause()");
@@ -399,7 +403,7 @@ fn the_server_and_the_way_to_it() {
         database: "postgres".to_owned(),
     };
     dead.is("connect", "", "critical", "failed to reach");
-    let list = dead.sandbox.json(0, &["health-check", "list"]);
+    let list = dead.sandbox.json(0, &["health-check", "list", "--tag", "postgres"]);
     for check in list["checks"].as_array().unwrap() {
         let kind = check["kind"].as_str().unwrap();
         // Nobody looks for a certificate behind a socket.
@@ -419,10 +423,14 @@ fn little_is_needed_and_what_is_missing_is_said() {
     let sandbox_of = |role: &str| {
         Sandbox::new(&cluster.url("postgres").replace("user=postgres", &format!("user={role}")))
     };
-    let run = sandbox_of("monitor").run(&["health-check", "--skip", "minor-version"]).expect(0);
+    let run = sandbox_of("monitor")
+        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
+        .expect(0);
     assert!(run.stdout.starts_with("OK: 18 ok"), "{run:#?}");
     cluster.sql("postgres", "CREATE TABLE t (id serial)");
-    let run = sandbox_of("monitor").run(&["health-check", "--skip", "minor-version"]).expect(3);
+    let run = sandbox_of("monitor")
+        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
+        .expect(3);
     assert!(
         run.stdout.contains(
             "role `monitor` may not see 1 of 1 sequences: GRANT pg_read_all_data TO \"monitor\""
@@ -430,8 +438,10 @@ fn little_is_needed_and_what_is_missing_is_said() {
         "{run:#?}"
     );
     cluster.sql("postgres", "GRANT pg_read_all_data TO monitor");
-    sandbox_of("monitor").run(&["health-check", "--skip", "minor-version"]).ends_with(0);
-    let run = sandbox_of("nobody_much").run(&["health-check"]).expect(3);
+    sandbox_of("monitor")
+        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
+        .ends_with(0);
+    let run = sandbox_of("nobody_much").run(&["health-check", "--tag", "postgres"]).expect(3);
     assert!(
         run.stdout
             .contains("role `nobody_much` may not see it: GRANT pg_monitor TO \"nobody_much\""),
@@ -446,7 +456,7 @@ fn every_major_is_understood() {
         let patient = Patient::new(&cluster, "postgres");
         let run = patient
             .sandbox
-            .run(&["health-check", "--verbose", "--skip", "minor-version"])
+            .run(&["health-check", "--verbose", "--tag", "postgres", "--skip", "minor-version"])
             .expect(0);
         assert!(run.stdout.contains("OK: 18 ok"), "PostgreSQL {major}: {run:#?}");
         let holder = Session::open(

@@ -115,6 +115,24 @@ pub(crate) fn spoiled(command: &Command, inject: &str) -> Command {
     strace
 }
 
+/// Returns the command that does the same where a script may mount what it likes: nobody else sees that.
+pub(crate) fn apart(wanted: &Command, script: &str) -> Command {
+    let unshare = |propagation: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.arg("--mount").args(propagation);
+        command
+    };
+    // In a chroot there is no mount at / whose events could be kept apart.
+    let works = unshare(&[]).arg("true").stderr(Stdio::null()).status().unwrap().success();
+    let mut command = unshare(if works { &[] } else { &["--propagation", "unchanged"] });
+    let script = format!("set -eu; {script}; exec \"$@\"");
+    command.args(["bash", "-c", &script, "bash"]).arg(wanted.get_program()).args(wanted.get_args());
+    let variables = wanted.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.env_clear().envs(variables).stdin(Stdio::null());
+    command.current_dir(wanted.get_current_dir().unwrap_or(Path::new("/")));
+    command
+}
+
 /// A table in a database whose COPY stops in the middle, until the gate is opened.
 ///
 /// It is an extension's configuration table, as far as the catalog is concerned: their rows are copied with
