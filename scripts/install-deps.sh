@@ -32,6 +32,11 @@ test='radosgw                 radosgw
       openssh-client          ssh-keygen
       systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
+      nodejs                  node
+      npm                     npm
+      php-cli                 php
+      php-pgsql               /usr/share/php*/pgsql/pdo_pgsql.ini
+      php-laravel-framework   /usr/share/php/Illuminate/autoload.php
       debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg'
 bench='time                   /usr/bin/time
       zstd                    zstd

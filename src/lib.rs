@@ -1,8 +1,8 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! remembers what ran, says what is late, asks everything that the person on call looks at first, tells whoever should know,
-//! and prints what starts all of it.
+//! cleans expired sessions, remembers what ran, says what is late, asks everything that the person on call looks at first, tells
+//! whoever should know, and prints what starts all of it.
 //! This page is the map.
 //!
 //! # Promises
@@ -48,6 +48,9 @@
 //! | window | a time at which a command may work; `--window` keeps it to one | |
 //! | service | what Docker or systemd, its keeper, keeps running: a container, a unit | job |
 //! | shape | a message of a log without its numbers, ids and secrets, by which it is counted | pattern: that is the operator's |
+//! | rule | which rows of which table expire when, and what goes with them | policy |
+//! | preset | the rules for the tables of a framework, which must be exactly those | template |
+//! | cutoff | the moment before which a time is over: the server's, less the grace | threshold |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -66,6 +69,10 @@
 //!   repository lease chunk   names and folders; who is at work in them; one chunk, read and compared
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
+//! sessions/                what is expired goes, and locks that have lapsed:
+//!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents
+//!   audit catalogue        the table that is told; what the server says of tables
+//!   rule preset expired batch walk    what expires where, frameworks' tables, the condition, how much at once: pure
 //! health/                  checks: asked all at once, answered in several formats
 //!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
 //!   check run format       one check, asking all of them, writing the answers down
@@ -149,6 +156,10 @@
 //! | the history is the same in both places, and a server that is frozen stops no run | `of_a_transaction_all_or_nothing_is_done` and its sisters, `a_server_that_is_frozen_in_the_middle_costs_seconds` |
 //! | an incident is told once and so is its end, by however many runs | `everything_is_told_once_and_no_end_without_a_beginning`, `two_runs_at_once_do_not_tell_twice` |
 //! | what cannot be told changes no result and is told later | `what_cannot_be_delivered_waits_and_changes_nothing`, `killed_while_it_tells_it_is_told_again_later` |
+//! | only rows that are over by the server's clock are deleted | `only_what_is_over_by_the_servers_clock_goes_whatever_the_column`, `in_the_hour_that_a_change_of_the_clocks_repeats_the_later_reading_counts` |
+//! | a table that is not surely the one that is meant is not touched | `a_table_that_is_not_sure_to_be_meant_is_refused`, `a_fingerprint_counts_every_column` |
+//! | a cleaning leaves no half of anything, killed at any moment | `killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on` |
+//! | nobody is unlocked or revoked of whom the audit table was not told | `what_the_audit_table_was_not_told_did_not_happen` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what becomes of a ping or of metrics changes no result | `a_monitor_that_is_not_there_changes_nothing`, `a_monitor_that_hangs_holds_nobody_for_long`, `a_pushgateway_that_hangs_or_is_gone_is_a_warning` |
 //! | a refused run does not speak for the one at work | `a_refused_run_leaves_the_word_to_the_one_at_work_and_a_killed_one_says_no_more` |
@@ -223,6 +234,7 @@ mod run;
 mod schedule;
 mod secret;
 mod service;
+mod sessions;
 mod stop;
 mod storage;
 mod sync;

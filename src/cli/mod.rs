@@ -12,7 +12,9 @@ use crate::config::{Compression, Percent};
 use crate::exit::Exit;
 use crate::health::kind::Profile;
 use crate::log::LogFormat;
+use cleanup_sessions::CleanupSessionsArgs;
 
+pub(crate) mod cleanup_sessions;
 mod schedule;
 
 pub(crate) use schedule::{ScheduleArgs, ScheduleCommand, ScheduleFormat, SchedulePrintArgs};
@@ -69,6 +71,7 @@ pub(crate) enum Command {
     Backup(BackupArgs),
     VerifyBackup(VerifyBackupArgs),
     Restore(RestoreArgs),
+    CleanupSessions(CleanupSessionsArgs),
     Status(StatusArgs),
     HealthCheck(HealthCheckArgs),
     History(HistoryArgs),
@@ -109,6 +112,7 @@ impl Command {
             }
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
+            Command::CleanupSessions(args) => args.name(),
             Command::Status(_) => "status",
             Command::HealthCheck(HealthCheckArgs { command: None, .. }) => "health-check",
             Command::HealthCheck(HealthCheckArgs { command: Some(command), .. }) => match command {
@@ -139,6 +143,7 @@ impl Command {
         match self {
             Command::Backup(args) => args.dry_run,
             Command::Restore(args) => args.dry_run,
+            Command::CleanupSessions(args) => args.dry_run,
             _ => false,
         }
     }

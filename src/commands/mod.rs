@@ -25,6 +25,7 @@ use crate::sync::lock;
 use crate::window::{self, Opening, Window};
 
 mod backup;
+mod cleanup_sessions;
 mod config_command;
 mod demo;
 mod exclusive;
@@ -130,6 +131,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Backup(args) => backup::run(context, &args),
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
+        Command::CleanupSessions(args) => cleanup_sessions::run(context, &args),
         Command::Status(args) => status::run(context, &args),
         Command::HealthCheck(args) => return Ok(Said::Answer(health_check::run(context, &args))),
         Command::History(args) => history_command::run(context, &args),

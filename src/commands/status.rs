@@ -35,6 +35,9 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report
     for scheduled in &schedule.commands {
         for database in &config.databases {
             let name = open::database_name(context, database)?;
+            if scheduled.command == "cleanup-sessions" && !config.sessions.concern(&name) {
+                continue;
+            }
             let max_age = args.max_age.iter().rfind(|(command, _)| command == scheduled.command);
             let expected = Expected {
                 command: scheduled.command,

@@ -17,8 +17,10 @@ use super::ping::{COMMANDS as COMMANDS_TOLD, PingEntry};
 use super::s3::S3Entry;
 use super::schedule::{self, COMMANDS, STATUS, When};
 use super::section::{At, Document, Keys, Section, absolute};
+use super::sessions::SessionsEntry;
 use super::{
-    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, url, value,
+    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, sessions, url,
+    value,
 };
 use crate::secret::Secret;
 use crate::window::Window;
@@ -42,6 +44,7 @@ pub(super) const KEYS: Keys = &[
             "health",
             "history",
             "notify",
+            "sessions",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -256,6 +259,58 @@ pub(super) const KEYS: Keys = &[
     ),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
+    (
+        "sessions",
+        &[
+            "rule",
+            "unlock",
+            "revoke",
+            "audit",
+            "batch_milliseconds",
+            "pause_percent",
+            "max_replica_lag",
+        ],
+    ),
+    (
+        "sessions.rule",
+        &[
+            "name",
+            "database",
+            "preset",
+            "schema",
+            "table",
+            "column",
+            "kind",
+            "zone",
+            "grace",
+            "condition",
+            "max_percent",
+            "children",
+        ],
+    ),
+    ("sessions.rule.children", &["table", "column", "key", "action"]),
+    (
+        "sessions.unlock",
+        &[
+            "name",
+            "database",
+            "preset",
+            "schema",
+            "table",
+            "column",
+            "kind",
+            "zone",
+            "grace",
+            "condition",
+            "id",
+            "set_null",
+            "set_zero",
+            "set_false",
+        ],
+    ),
+    ("sessions.revoke", &["database", "users", "id", "password_reset", "lock", "from"]),
+    ("sessions.revoke.from", &["table", "user", "ip", "since", "set_true", "set_now"]),
+    ("sessions.audit", &["table", "action", "subject", "at", "run", "detail"]),
 ];
 
 /// A file's content.
@@ -272,6 +327,7 @@ pub(super) struct File {
     pub(super) windows: BTreeMap<String, At<Option<Window>>>,
     pub(super) ping: PingEntry,
     pub(super) metrics: MetricsEntry,
+    pub(super) sessions: SessionsEntry,
     pub(super) health: Health,
     pub(super) history: HistoryEntry,
     pub(super) notify: NotifyEntry,
@@ -364,6 +420,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         windows: windows(&document, &top),
         ping: ping(&document, &top),
         metrics: metrics(&document, &top),
+        sessions: sessions::read(&document, &top),
         health: Health::read(&document, &top),
         history: history(&document, &top),
         notify: NotifyEntry::read(&document, &top),

@@ -28,6 +28,7 @@ mod resolve;
 mod s3;
 mod schedule;
 mod section;
+mod sessions;
 mod show;
 mod url;
 mod value;
@@ -41,6 +42,12 @@ pub(crate) use metrics::Metrics;
 pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
 pub(crate) use ping::{COMMANDS as PINGED, Ping};
 pub(crate) use schedule::{Fields, Schedule, Scheduled, Times};
+#[cfg(test)]
+pub(crate) use sessions::PRESETS;
+pub(crate) use sessions::{
+    Audit, Child, ChildAction, Lock, Revocable, Revoke, Rule, Sessions, TableName, Time, Unlock,
+    UnlockWhat, What,
+};
 pub(crate) use show::{Shown, show};
 pub(crate) use value::{Percent, format_duration, parse_duration};
 
@@ -178,6 +185,8 @@ pub(crate) struct Config {
     pub(crate) ping: Ping,
     /// Where their metrics go.
     pub(crate) metrics: Metrics,
+    /// What `cleanup-sessions` cleans.
+    pub(crate) sessions: Sessions,
     /// What is asked by `health-check`.
     pub(crate) health: Health,
     /// The database that has the history, in place of a file in the state directory.

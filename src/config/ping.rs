@@ -15,6 +15,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "verify-backup",
     "verify-backup-restore-test",
     "restore",
+    "cleanup-sessions",
     "health-check",
 ];
 

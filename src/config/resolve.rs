@@ -12,8 +12,8 @@ use super::health::Health;
 use super::schedule::{COMMANDS, GRACE, Row, STATUS, Schedule, Scheduled, When};
 use super::section::{At, absolute};
 use super::{
-    Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Source, WINDOWS,
-    find, url, value,
+    Backup, Compression, Config, Error, Loaded, Overrides, Problem, SecretSource, Sessions, Source,
+    WINDOWS, find, url, value,
 };
 use crate::environment::Environment;
 use crate::secret::Secret;
@@ -66,6 +66,7 @@ pub(super) fn load(
         windows: merge.windows(),
         ping: merge.ping(),
         metrics: merge.metrics(),
+        sessions: merge.sessions(),
         health: merge.health(),
         history_url: merge.history_url(),
         notify: merge.notify(),
@@ -108,6 +109,14 @@ impl Merge<'_> {
         state.unwrap_or_default()
     }
 
+    fn sessions(&mut self) -> Sessions {
+        let entry = &self.file.sessions;
+        for (key, line) in &entry.lines {
+            self.note(key, self.file.source(*line));
+        }
+        entry.sessions.clone()
+    }
+
     fn health(&mut self) -> Health {
         let health = self.file.health.clone();
         for stated in &health.stated {
@@ -146,6 +155,12 @@ impl Merge<'_> {
     fn scheduled(&mut self, row: &'static Row, stated: Option<&At<When>>) -> Option<Scheduled> {
         let key = format!("schedule.{}", row.key);
         let when = self.setting([&key, "", ""], None, str::parse, stated);
+        // Nobody waits for a cleaning that has nothing to clean.
+        let sessions = &self.file.sessions.sessions;
+        let cleans = !sessions.rules.is_empty() || !sessions.unlocks.is_empty();
+        if row.command == "cleanup-sessions" && !cleans {
+            return None;
+        }
         match when.or_else(|| row.default.parse().ok())? {
             When::At(times) => Some(Scheduled { command: row.command, times, row }),
             When::Off => None,

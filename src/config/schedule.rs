@@ -80,6 +80,14 @@ pub(super) const COMMANDS: &[Row] = &[
         options: "",
         about: "Is everything well? A mail means that something is not.",
     },
+    Row {
+        key: "cleanup_sessions",
+        command: "cleanup-sessions",
+        default: "0 4 * * *",
+        timeout: Duration::from_secs(90 * 60),
+        options: "",
+        about: "Sessions and tokens whose time is over. What is left at the deadline goes the next night.",
+    },
 ];
 /// `opsctl status`, which is not among the commands because it would have to judge itself.
 pub(super) const STATUS: &Row = &Row {

@@ -7,7 +7,8 @@ use super::notify::SEVERITIES;
 use super::schedule::{COMMANDS, STATUS};
 use super::{
     Backup, Channel, Credentials, Database, Email, Loaded, Location, Metrics, ObjectLockMode, Ping,
-    Recipient, Repository, S3, SecretSource, ServerSideEncryption, format_duration, url,
+    Recipient, Repository, S3, SecretSource, ServerSideEncryption, Sessions, UnlockWhat, What,
+    format_duration, url,
 };
 use crate::secret::Secret;
 
@@ -70,6 +71,7 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
     for query in &loaded.config.queries {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }
+    list.sessions(&loaded.config.sessions);
     list.shown
 }
 
@@ -200,6 +202,36 @@ impl List<'_> {
             }
         };
         self.add(format!("{key}.credentials"), credentials);
+    }
+
+    fn sessions(&mut self, sessions: &Sessions) {
+        self.add("sessions.batch_milliseconds", sessions.batch.as_millis().to_string());
+        self.add("sessions.pause_percent", sessions.pause_percent.to_string());
+        self.add("sessions.max_replica_lag", format_duration(sessions.max_replica_lag));
+        for rule in &sessions.rules {
+            let what = match &rule.what {
+                What::Preset { preset, .. } => format!("preset {preset}"),
+                What::Table { table, column, time, .. } => {
+                    format!("{table}.{column} ({})", time.word())
+                }
+            };
+            self.add(format!("sessions.rule.{}", rule.name), what);
+        }
+        for unlock in &sessions.unlocks {
+            let what = match &unlock.what {
+                UnlockWhat::Preset { preset, .. } => format!("preset {preset}"),
+                UnlockWhat::Table(lock) => format!("{}.{}", lock.table, lock.column),
+            };
+            self.add(format!("sessions.unlock.{}", unlock.name), what);
+        }
+        if let Some(revoke) = &sessions.revoke {
+            let from: Vec<_> = revoke.from.iter().map(|from| from.table.to_string()).collect();
+            self.add("sessions.revoke.users", revoke.users.to_string());
+            self.add("sessions.revoke.from", from.join(", "));
+        }
+        if let Some(audit) = &sessions.audit {
+            self.add("sessions.audit.table", audit.table.to_string());
+        }
     }
 
     fn backup(&mut self, backup: &Backup) {

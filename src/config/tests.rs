@@ -153,7 +153,21 @@ fn the_example_is_valid_and_explains_every_key() {
     let lines: Vec<&str> = EXAMPLE.lines().map(|line| line.trim_start_matches('#')).collect();
     for (section, keys) in file::KEYS.iter().filter(|(section, _)| !section.is_empty()) {
         let is_section = |key: &str| {
-            ["retention", "s3", "query", "commands", "severity", "channels"].contains(&key)
+            let sections = [
+                "retention",
+                "s3",
+                "query",
+                "commands",
+                "severity",
+                "channels",
+                "rule",
+                "unlock",
+                "revoke",
+                "audit",
+                "children",
+                "from",
+            ];
+            sections.contains(&key)
                 || *section == "health" && crate::health::kind::find(key).is_some()
         };
         for key in keys.iter().filter(|key| !is_section(key)) {

@@ -28,7 +28,7 @@ struct Figure {
     path: &'static str,
 }
 
-const FIGURES: [Figure; 7] = [
+const FIGURES: [Figure; 11] = [
     Figure {
         name: "opsctl_backup_tables",
         help: "Tables in the last backup.",
@@ -70,6 +70,30 @@ const FIGURES: [Figure; 7] = [
         help: "How old the data was that the last restore test restored.",
         command: "verify-backup --restore-test",
         path: "restore.data_age_seconds",
+    },
+    Figure {
+        name: "opsctl_sessions_deleted",
+        help: "Rows that the last cleaning deleted.",
+        command: "cleanup-sessions",
+        path: "deleted",
+    },
+    Figure {
+        name: "opsctl_sessions_remaining",
+        help: "Expired rows that the last cleaning left.",
+        command: "cleanup-sessions",
+        path: "remaining",
+    },
+    Figure {
+        name: "opsctl_sessions_deleted_per_second",
+        help: "How fast the last cleaning deleted.",
+        command: "cleanup-sessions",
+        path: "deleted_per_second",
+    },
+    Figure {
+        name: "opsctl_accounts_unlocked",
+        help: "Accounts that the last cleaning unlocked.",
+        command: "cleanup-sessions",
+        path: "unlocked",
     },
 ];
 

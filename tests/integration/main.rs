@@ -12,6 +12,9 @@
 )]
 
 mod backup;
+mod cleanup_sessions;
+mod cleanup_sessions_frameworks;
+mod cleanup_sessions_incident;
 mod cli;
 mod config;
 mod demo;

@@ -12,6 +12,7 @@ pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod running;
 pub(crate) mod s3;
+pub(crate) mod sessions;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};

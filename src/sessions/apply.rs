@@ -1,0 +1,372 @@
+//! Deletes what a plan found, in transactions so short that nobody waits for one.
+//!
+//! A table of which much is expired is walked page by page, one of which little is along the index on its time: `walk.rs`. Rows that
+//! somebody has locked are passed over. Whatever ends it, what is committed is whole: what refers to a row goes in the same statement.
+
+use std::time::{Duration, Instant};
+
+use postgres::error::SqlState;
+
+use crate::config::Time;
+use crate::db::{Connection, Error};
+use crate::sessions::batch::pause;
+use crate::sessions::catalogue::Leaf;
+use crate::sessions::expired::{Expired, Value, changes_children, delete_all, delete_chosen};
+use crate::sessions::plan::{Cleaning, Figures};
+use crate::sessions::walk::{Position, Walk, Way};
+use crate::sessions::{BATCH_TIMEOUT, LOCK_TIMEOUT, LOOK_TIMEOUT, is_passing, limits, unsigned};
+use crate::stop::Stop;
+
+/// How long replicas are waited for, before it is given up.
+const LAG_PATIENCE: Duration = Duration::from_secs(600);
+/// How often something may be passed over because it cannot be deleted, before that is an error.
+const SKIPS: u32 = 50;
+/// A table is walked again if more than this is left, and more than a hundredth of what was deleted.
+const MUCH: u64 = 1000;
+const PASSES: u32 = 3;
+
+/// How to go about it.
+pub(crate) struct Manner<'a> {
+    /// How long one transaction should take.
+    pub(crate) batch: Duration,
+    pub(crate) pause_percent: u32,
+    pub(crate) max_replica_lag: Duration,
+    pub(crate) stop: &'a Stop,
+    /// Returns an error if another host may be at work.
+    pub(crate) check: &'a mut dyn FnMut() -> Result<(), Error>,
+}
+
+/// What became of a rule.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) rule: String,
+    pub(crate) table: String,
+    pub(crate) deleted: u64,
+    /// Rows of other tables that went, or now refer to nothing; without those that the database itself takes along.
+    pub(crate) children: u64,
+    /// Expired, and still there; an estimate unless it came to its end.
+    pub(crate) remaining: u64,
+    /// Those of them that somebody has locked, or that cannot be deleted.
+    pub(crate) skipped: u64,
+    pub(crate) batches: u64,
+    pub(crate) longest_seconds: f64,
+    pub(crate) seconds: f64,
+    pub(crate) deleted_per_second: f64,
+    /// Room in the table's files that VACUUM makes usable again; the files stay as large as they are.
+    pub(crate) reusable_bytes: u64,
+    pub(crate) end: End,
+}
+
+/// Why it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum End {
+    #[default]
+    Complete,
+    /// A signal or the deadline: there is more to do.
+    Stopped,
+    /// Replicas stayed too far behind: there is more to do.
+    Lagging,
+}
+
+/// Deletes what is expired.
+pub(crate) fn apply(
+    connection: &mut Connection,
+    cleaning: &Cleaning,
+    manner: &mut Manner<'_>,
+) -> Result<Outcome, Error> {
+    let began = Instant::now();
+    let work = Work {
+        connection,
+        cleaning,
+        manner,
+        outcome: Outcome {
+            rule: cleaning.rule().name.clone(),
+            table: cleaning.relation().name.to_string(),
+            ..Outcome::default()
+        },
+        skips: 0,
+        may_have_left: false,
+    };
+    let mut outcome = work.run()?;
+    outcome.seconds = began.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "it is a rate")]
+    let rate = outcome.deleted as f64 / outcome.seconds.max(0.001);
+    outcome.deleted_per_second = rate.round();
+    outcome.reusable_bytes = reusable(cleaning, outcome.deleted);
+    Ok(outcome)
+}
+
+/// Estimates the room that deleted rows took.
+fn reusable(cleaning: &Cleaning, deleted: u64) -> u64 {
+    let bytes: u64 = cleaning.leaves().map(|(leaf, _)| leaf.bytes).sum();
+    let share =
+        u128::from(bytes) * u128::from(deleted) / u128::from(cleaning.figures().rows.max(1));
+    u64::try_from(share).unwrap_or(bytes).min(bytes)
+}
+
+/// Is so little expired that the way along an index is the shorter one?
+fn by_index(figures: &Figures, pages: u64) -> bool {
+    figures.expired < pages
+}
+
+struct Work<'a, 'm> {
+    connection: &'a mut Connection,
+    cleaning: &'a Cleaning,
+    manner: &'a mut Manner<'m>,
+    outcome: Outcome,
+    skips: u32,
+    /// Was anything passed over, so that something may be left? What deletes straight leaves nothing.
+    may_have_left: bool,
+}
+
+/// What one transaction did.
+struct Batch {
+    chosen: u64,
+    deleted: u64,
+    children: u64,
+    /// The place of the last row that was chosen.
+    last: Option<String>,
+}
+
+impl Work<'_, '_> {
+    fn run(mut self) -> Result<Outcome, Error> {
+        let cleaning = self.cleaning;
+        for pass in 1..=PASSES {
+            let before = self.outcome.deleted;
+            let mut walked_pages = false;
+            self.may_have_left = false;
+            for (leaf, indexed) in cleaning.leaves() {
+                let pages: u64 = cleaning.leaves().map(|(leaf, _)| leaf.pages).sum();
+                let along = indexed && by_index(cleaning.figures(), pages);
+                walked_pages |= !along;
+                self.outcome.end = self.walk(leaf, along)?;
+                if self.outcome.end != End::Complete {
+                    let deleted = self.outcome.deleted;
+                    self.outcome.remaining = cleaning.figures().expired.saturating_sub(deleted);
+                    return Ok(self.outcome);
+                }
+            }
+            if !self.may_have_left {
+                (self.outcome.remaining, self.outcome.skipped) = (0, 0);
+                break;
+            }
+            let Some(remaining) = self.remaining(walked_pages)? else {
+                tracing::warn!(
+                    "{}: what is left could not be counted in {} s",
+                    self.outcome.rule,
+                    LOOK_TIMEOUT.as_secs()
+                );
+                break;
+            };
+            (self.outcome.remaining, self.outcome.skipped) = (remaining, remaining);
+            let went = self.outcome.deleted - before;
+            if remaining <= MUCH || remaining <= went / 100 || went == 0 || pass == PASSES {
+                break;
+            }
+        }
+        Ok(self.outcome)
+    }
+
+    /// Walks through one table that holds rows.
+    fn walk(&mut self, leaf: &Leaf, along: bool) -> Result<End, Error> {
+        let expired = Expired::new(self.cleaning.rule(), &leaf.name);
+        let mut walk = Walk::new(self.manner.batch, leaf.pages, along);
+        while !walk.is_over() {
+            if self.manner.stop.reason().is_some() {
+                return Ok(End::Stopped);
+            }
+            (self.manner.check)()?;
+            let began = Instant::now();
+            let result = self.batch(leaf, &expired, &walk);
+            let elapsed = began.elapsed();
+            match result {
+                Ok(batch) => {
+                    self.count(&batch, elapsed);
+                    if !walk.went(batch.chosen, batch.last.as_deref(), elapsed) {
+                        return Ok(End::Complete);
+                    }
+                }
+                Err(_) if self.manner.stop.reason().is_some() => return Ok(End::Stopped),
+                Err(error) if is_passing(&error) => {
+                    let rule = &self.outcome.rule;
+                    tracing::debug!("{rule}: {:?} is tried another way: {error}", walk.way());
+                    let locked = error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE);
+                    if walk.failed(locked) {
+                        self.may_have_left = true;
+                        self.skips += 1;
+                        if self.skips > SKIPS {
+                            return Err(self.failed(error));
+                        }
+                    }
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+            if let Some(end) = self.rest(elapsed)? {
+                return Ok(end);
+            }
+        }
+        Ok(End::Complete)
+    }
+
+    fn failed(&self, error: postgres::Error) -> Error {
+        let what = format!("delete expired rows of {}", self.outcome.table);
+        Error::query(what, error).or_stopped(self.manner.stop)
+    }
+
+    fn count(&mut self, batch: &Batch, elapsed: Duration) {
+        let outcome = &mut self.outcome;
+        outcome.deleted += batch.deleted;
+        outcome.children += batch.children;
+        outcome.batches += 1;
+        outcome.longest_seconds = outcome.longest_seconds.max(elapsed.as_secs_f64());
+        tracing::debug!(
+            "{}: {} of {} rows in {elapsed:.1?}",
+            outcome.table,
+            batch.deleted,
+            batch.chosen
+        );
+    }
+
+    /// Carries one transaction out.
+    fn batch(
+        &mut self,
+        leaf: &Leaf,
+        expired: &Expired,
+        walk: &Walk,
+    ) -> Result<Batch, postgres::Error> {
+        let rule = self.cleaning.rule();
+        let mut values = expired.values(self.cleaning.cutoff());
+        let mut value = |text: String| {
+            values.push(Value::Text(text));
+            format!("${}::text", values.len())
+        };
+        let mut place = |page: u64, row: u64, pages: u64| {
+            let (from, to) = (format!("({page},{row})"), format!("({},0)", page + pages));
+            format!("t.ctid >= {}::tid AND t.ctid < {}::tid", value(from), value(to))
+        };
+        let Expired { time, source, .. } = expired;
+        let sql = match (walk.way(), walk.position()) {
+            (Way::Straight { pages }, Position::Page(page, row)) => {
+                delete_all(&leaf.name, expired, &place(*page, *row, pages), &rule.children)
+            }
+            (Way::Careful { rows, pages }, Position::Page(page, row)) => {
+                let chosen = format!(
+                    "SELECT t.ctid, t.ctid AS at FROM {source} WHERE {} AND {} LIMIT {rows} FOR UPDATE OF t SKIP LOCKED",
+                    place(*page, *row, pages),
+                    expired.by_page
+                );
+                delete_chosen(&leaf.name, &chosen, &rule.children)
+            }
+            (way, position) => {
+                let since = match position {
+                    Position::Time(Some(at)) => {
+                        format!("{time} >= {}::{} AND ", value(at.clone()), sql_type(&rule.time))
+                    }
+                    _ => String::new(),
+                };
+                let rows = if let Way::Along { rows } = way { rows } else { 1 };
+                let chosen = format!(
+                    "SELECT t.ctid, {time} AS at FROM {source} WHERE {since}{} ORDER BY {time} LIMIT {rows} \
+                     FOR UPDATE OF t SKIP LOCKED",
+                    expired.by_index
+                );
+                delete_chosen(&leaf.name, &chosen, &rule.children)
+            }
+        };
+        let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
+        let (wait, timeout) = walk.limits(LOCK_TIMEOUT, BATCH_TIMEOUT);
+        let mut transaction = self.connection.transaction()?;
+        transaction.batch_execute(&limits(wait, timeout))?;
+        let is_straight = matches!(walk.way(), Way::Straight { .. });
+        let batch = if is_straight && !changes_children(&rule.children) {
+            // Without a word about each row it takes half as long.
+            let deleted = transaction.execute(&sql, &parameters)?;
+            Batch { chosen: deleted, deleted, children: 0, last: None }
+        } else {
+            let row = transaction.query_one(&sql, &parameters)?;
+            Batch {
+                chosen: unsigned(row.get(0)),
+                deleted: unsigned(row.get(1)),
+                children: unsigned(row.get(2)),
+                last: row.get(3),
+            }
+        };
+        transaction.commit()?;
+        self.may_have_left |= !is_straight;
+        Ok(batch)
+    }
+
+    /// Counts what is expired and still there, if that can be done in time: without an index that is full of what is dead now.
+    fn remaining(&mut self, walked_pages: bool) -> Result<Option<u64>, Error> {
+        let stop = self.manner.stop;
+        let failed = |e| Error::query("count what is left", e).or_stopped(stop);
+        let began = Instant::now();
+        let mut sum = 0;
+        for (leaf, _) in self.cleaning.leaves() {
+            let expired = Expired::new(self.cleaning.rule(), &leaf.name);
+            let left = LOOK_TIMEOUT.saturating_sub(began.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            let values = expired.values(self.cleaning.cutoff());
+            let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
+            let condition = if walked_pages { &expired.by_page } else { &expired.by_index };
+            let sql = format!("SELECT count(*) FROM {} WHERE {condition}", expired.source);
+            let mut count = || {
+                let mut transaction = self.connection.transaction()?;
+                transaction.batch_execute(&limits(LOCK_TIMEOUT, left))?;
+                let row = transaction.query_one(&sql, &parameters)?;
+                transaction.commit()?;
+                Ok(unsigned(row.get(0)))
+            };
+            match count() {
+                Ok(count) => sum += count,
+                Err(error) if is_passing(&error) && stop.reason().is_none() => return Ok(None),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(Some(sum))
+    }
+
+    /// Rests after a batch, and as long as replicas are behind.
+    fn rest(&mut self, elapsed: Duration) -> Result<Option<End>, Error> {
+        let stop = self.manner.stop;
+        if stop.sleep(pause(elapsed, self.manner.pause_percent)).is_err() {
+            return Ok(Some(End::Stopped));
+        }
+        let began = Instant::now();
+        loop {
+            let sql = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 \
+                       FROM pg_catalog.pg_stat_replication WHERE state = 'streaming'";
+            let row = match self.connection.query_one(sql, &[]) {
+                Ok(row) => row,
+                Err(_) if stop.reason().is_some() => return Ok(Some(End::Stopped)),
+                Err(e) => return Err(Error::query("see how far replicas are behind", e)),
+            };
+            let lag: f64 = row.get(0);
+            if lag <= self.manner.max_replica_lag.as_secs_f64() {
+                return Ok(None);
+            }
+            if began.elapsed() > LAG_PATIENCE {
+                return Ok(Some(End::Lagging));
+            }
+            tracing::info!(
+                "{}: waiting for a replica that is {lag:.0} s behind",
+                self.outcome.rule
+            );
+            if stop.sleep(Duration::from_secs(1)).is_err() {
+                return Ok(Some(End::Stopped));
+            }
+        }
+    }
+}
+
+/// Returns the type in which times of a column are compared.
+fn sql_type(time: &Time) -> &'static str {
+    match time {
+        Time::Timestamptz => "timestamptz",
+        Time::Timestamp { .. } => "timestamp",
+        Time::EpochSeconds | Time::EpochMilliseconds => "int8",
+    }
+}
