@@ -26,7 +26,7 @@ test='radosgw                 radosgw
       python3-aiosmtpd        /usr/lib/python3/dist-packages/aiosmtpd
       zstd                    zstd
       strace                  strace
-      systemd                 systemd-analyze
+      faketime                faketime
       openssl                 openssl
       curl                    curl
       openssh-client          ssh-keygen

@@ -24,6 +24,8 @@ pub(crate) struct Asked {
     /// Is it the only one?
     pub(crate) alone: bool,
     pub(crate) databases: Vec<String>,
+    /// Can backups be restored from it here? Not where they are encrypted and the key is elsewhere.
+    pub(crate) restorable: bool,
     /// From how many percent less a backup is suddenly smaller.
     pub(crate) shrink_percent: u32,
 }
@@ -39,7 +41,8 @@ pub(crate) fn repository(
     let mut checks = vec![Check::new(&kind::REPOSITORY, &asked.repository, &settings)];
     for database in &asked.databases {
         let more = if asked.alone { String::new() } else { format!("/{}", asked.repository) };
-        for kind in [&kind::BACKUP, &kind::RESTORE_PROOF] {
+        let proof = asked.restorable.then_some(&kind::RESTORE_PROOF);
+        for kind in [Some(&kind::BACKUP), proof].into_iter().flatten() {
             let check = Check::new(kind, &format!("{database}{more}"), &health.of_kind(kind));
             checks.push(Check { database: Some(database.clone()), ..check });
         }

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 
-use crate::support::running::{Running, eventually};
+use crate::support::Run;
+use crate::support::running::{Running, by_another_clock, eventually};
 use crate::support::sessions::Site;
 
 /// Sessions with a `timestamptz`; the first `n` of `of` are expired, the others live.
@@ -43,12 +44,10 @@ fn only_what_is_over_by_the_servers_clock_goes_whatever_the_column() {
     let site = Site::new(sql, &configuration);
     // The server, and every session in it, is somewhere else; the client's clock is a day off.
     site.sql(&format!("ALTER DATABASE {} SET timezone = 'America/New_York'", site.database));
-    let now = std::time::SystemTime::now() + std::time::Duration::from_secs(86_400);
-    let now = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let now = site.sql(&format!(
-        "SELECT to_char(to_timestamp({now}) AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SSZ')"
-    ));
-    let part = site.clean(0, &["--now", &now]);
+    let command = site.sandbox.command(&["cleanup-sessions", "--json"]);
+    let run = Run::of(&mut by_another_clock(&command, "+1d")).expect(0);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let part = &report["databases"][0];
     assert_eq!((&part["deleted"], &part["remaining"]), (&20.into(), &0.into()), "{part:#}");
     let left = |table: &str| {
         site.sql(&format!("SELECT string_agg(id::text, ' ' ORDER BY id) FROM {table}"))

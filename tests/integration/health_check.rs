@@ -23,7 +23,7 @@ fn validate(document: &str) {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/health-check.schema.json");
     let script = "import json, jsonschema, sys; schema = json.load(open(sys.argv[1])); \
         jsonschema.Draft7Validator.check_schema(schema); jsonschema.validate(json.load(sys.stdin), schema)";
-    let mut python = Command::new("python3");
+    let mut python = Command::new("/usr/bin/python3");
     python.args(["-c", script]).arg(schema).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = python.spawn().unwrap();
     child.stdin.take().unwrap().write_all(document.as_bytes()).unwrap();

@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::{Child, Stdio};
 
-use crate::support::running::eventually;
-use crate::support::{Cluster, Sandbox, installed, other_major};
+use crate::support::running::{by_another_clock, eventually};
+use crate::support::{Cluster, Run, Sandbox, installed, other_major};
 
 /// A session that stays open, as long as this lives.
 struct Session {
@@ -390,7 +390,12 @@ fn the_server_and_the_way_to_it() {
     let cluster = Cluster::shared();
     let patient = Patient::new(cluster, "postgres");
     patient.worsens("connect", ", a primary, answered after ");
-    patient.worsens("clock-skew", "the server's clock is 0.0 s ");
+    patient.is("clock-skew", "", "ok", "the server's clock is 0.0 s ");
+    for (by, status, says) in [("-10s", 1, "s ahead of"), ("+1m", 2, " behind ")] {
+        let command = patient.sandbox.command(&["health-check", "--only", "clock-skew"]);
+        let run = Run::of(&mut by_another_clock(&command, by)).expect(status);
+        assert!(run.stdout.contains(says), "{run:#?}");
+    }
     let (status, says) = patient.check("minor-version", "");
     assert!(["ok", "warning"].contains(&status.as_str()), "{says}");
     assert!(

@@ -26,7 +26,9 @@ fn sandbox() -> (String, Sandbox, Receiver) {
 }
 
 fn configure(sandbox: &Sandbox, channels: &str) {
-    let text = format!("[schedule]\nrestore_test = \"off\"\nverify_backup = \"off\"\n{channels}");
+    let text = format!(
+        "[schedule]\nrestore_test = \"off\"\nverify_backup = \"off\"\nhealth_check = \"off\"\n{channels}"
+    );
     sandbox.write("opsctl.toml", &text);
 }
 

@@ -20,6 +20,7 @@ pub(super) fn inquiries(
             repository: repository.name.clone(),
             alone: config.repositories.len() == 1,
             databases: databases.to_vec(),
+            restorable: repository.recipients.is_empty() || repository.identity_file.is_some(),
             shrink_percent: config.backup.shrink_percent,
         };
         let repository = repository.clone();

@@ -115,6 +115,17 @@ pub(crate) fn spoiled(command: &Command, inject: &str) -> Command {
     strace
 }
 
+/// Returns the command that does the same by a clock that is wrong by so much, such as `+1d`.
+pub(crate) fn by_another_clock(wanted: &Command, by: &str) -> Command {
+    let mut faketime = Command::new("faketime");
+    faketime.args(["-m", "--exclude-monotonic", "-f", by]);
+    faketime.arg(wanted.get_program()).args(wanted.get_args()).stdin(Stdio::null());
+    let variables = wanted.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    faketime.env_clear().envs(variables);
+    faketime.current_dir(wanted.get_current_dir().unwrap_or(Path::new("/")));
+    faketime
+}
+
 /// Returns the command that does the same where a script may mount what it likes: nobody else sees that.
 pub(crate) fn apart(wanted: &Command, script: &str) -> Command {
     let unshare = |propagation: &[&str]| {
