@@ -47,7 +47,7 @@ actions=(
     "prepared_txns --warning=600" "replication_slots --warning=10GB" "archive_ready --warning=1000"
     "sequence" "version --warning=99" "timesync --warning=99"
 )
-ask_opsctl() { "$OPSCTL" health-check --config "$dir/opsctl.toml" --format nagios >"$dir/said" || [ $? = 1 ]; }
+ask_opsctl() { "$OPSCTL" health-check --config "$dir/opsctl.toml" --format nagios ${EXTRA:-} >"$dir/said" || [ $? -le 2 ]; }
 ask_check_postgres() {
     local action
     for action in "${actions[@]}"; do
@@ -67,11 +67,30 @@ median() {
     done | sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
 }
 ask_opsctl
+# As if it had been asked every five minutes for as long as all of it is remembered.
+python3 - "$dir/state/history.db" <<'END'
+import datetime, sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+stamp = "%Y-%m-%dT%H:%M:%S.%fZ"
+run = list(db.execute("SELECT * FROM run").fetchone())
+names = [column[1] for column in db.execute("PRAGMA table_info(run)")]
+parts = db.execute("SELECT * FROM part").fetchall()
+begun = names.index("begun_at")
+now = datetime.datetime.strptime(run[begun], stamp)
+for n in range(1, 14 * 288):
+    at = now - datetime.timedelta(minutes=5 * n)
+    run[0] = at.strftime("%Y%m%dT%H%M%SZ-000000")
+    run[begun] = run[names.index("ended_at")] = at.strftime(stamp)
+    db.execute("INSERT INTO run VALUES (%s)" % ",".join("?" * len(run)), run)
+    for part in parts:
+        db.execute("INSERT INTO part VALUES (%s)" % ",".join("?" * len(part)), [run[0], *part[1:]])
+db.commit()
+END
 opsctl=$(median ask_opsctl)
 theirs=$(median ask_check_postgres)
 version=$(median ask_version)
 awk -v opsctl="$opsctl" -v theirs="$theirs" -v version="$version" -v n=${#actions[@]} 'BEGIN {
-    printf "| `opsctl health-check`, profile full, with its history | %.0f ms |\n", opsctl * 1000
+    printf "| `opsctl health-check`, profile full, with a history of 14 days | %.0f ms |\n", opsctl * 1000
     printf "| check_postgres, %d of the same questions, one by one | %.0f ms, %.1f times as long |\n", n, theirs * 1000, theirs / opsctl
     printf "| `opsctl --version` | %.1f ms |\n", version * 1000
 }'

@@ -14,8 +14,9 @@ use crate::host::pressure::read_pressure;
 use crate::host::processor::{Load, Sample, read_load};
 use crate::text;
 
-/// How long processors are watched. Shorter, and a tick of the kernel's clock would be some percent.
-const WATCHED: Duration = Duration::from_millis(200);
+/// How long processors are watched: sixteen ticks of the kernel's clock on two of them. Longer, and all else would wait for it;
+/// what it misses, `for` evens out.
+const WATCHED: Duration = Duration::from_millis(80);
 /// A disk that is a warning by its percentage is critical when less than this is left: 90 % of a large one is much room, and
 /// 80 % of a small one may be none.
 const LITTLE: u64 = 5_000_000_000;

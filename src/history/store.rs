@@ -166,10 +166,6 @@ impl Store {
     /// Returns the runs that began at or after `since`, oldest first: of these commands and the very first of all, or, if none
     /// are named, of every command.
     pub(crate) fn runs(&mut self, since: Moment, commands: &[&str]) -> Result<Vec<Run>, Error> {
-        // Before the runs themselves: one that ends in between is then seen to have ended, not taken for killed.
-        let open = self.tables.query("SELECT id FROM run WHERE ended_at IS NULL", &[])?;
-        let open = open.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
-        let alive = if open.is_empty() { BTreeSet::new() } else { self.tables.alive(&open)? };
         let mut condition = "run.begun_at >= ?1".to_owned();
         if !commands.is_empty() {
             let names: Vec<_> = (2..commands.len() + 2).map(|n| format!("?{n}")).collect();
@@ -180,18 +176,34 @@ impl Store {
         }
         let values = commands.iter().map(|command| Value::from(*command));
         let values: Vec<Value> = [since.into()].into_iter().chain(values).collect();
+        self.runs_where(&condition, &values)
+    }
+
+    /// Returns of the runs of a command since then that have ended the first of each hour of each host, oldest first: the hour
+    /// stands in the id. For what is looked at over days, all of them would be too much.
+    pub(crate) fn hourly_runs(&mut self, since: Moment, command: &str) -> Result<Vec<Run>, Error> {
+        let condition = "run.id IN (SELECT min(id) FROM run WHERE begun_at >= ?1 AND command = ?2 \
+            AND ended_at IS NOT NULL GROUP BY host, substr(id, 1, 11))";
+        self.runs_where(condition, &[since.into(), command.into()])
+    }
+
+    fn runs_where(&mut self, condition: &str, values: &[Value]) -> Result<Vec<Run>, Error> {
+        // Before the runs themselves: one that ends in between is then seen to have ended, not taken for killed.
+        let open = self.tables.query("SELECT id FROM run WHERE ended_at IS NULL", &[])?;
+        let open = open.into_iter().map(|mut row| row.text()).collect::<Result<Vec<_>, _>>()?;
+        let alive = if open.is_empty() { BTreeSet::new() } else { self.tables.alive(&open)? };
         let sql = format!(
             "SELECT id, host, command, dry_run, begun_at, ended_at, exit, error FROM run \
             WHERE {condition} ORDER BY begun_at, id"
         );
-        let rows = self.tables.query(&sql, &values)?;
+        let rows = self.tables.query(&sql, values)?;
         let mut runs = rows.into_iter().map(run).collect::<Result<Vec<Run>, Error>>()?;
         let sql = format!(
-            "SELECT part.run, part.database, part.exit, part.figures, part.error FROM part \
-            JOIN run ON run.id = part.run WHERE {condition} ORDER BY part.run, part.database"
+            "SELECT run, database, exit, figures, error FROM part \
+            WHERE run IN (SELECT id FROM run WHERE {condition}) ORDER BY run, database"
         );
         let mut parts: BTreeMap<String, Vec<Part>> = BTreeMap::new();
-        for mut row in self.tables.query(&sql, &values)? {
+        for mut row in self.tables.query(&sql, values)? {
             parts.entry(row.text()?).or_default().push(part(row)?);
         }
         for run in &mut runs {

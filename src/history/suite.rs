@@ -160,6 +160,14 @@ pub(crate) fn of_old_health_checks_the_first_of_each_day_is_kept(history: &Guard
     let last = store.last_runs(check, 2).unwrap();
     assert_eq!(last.len(), 2);
     assert_eq!((&last[0]["x.found"], &last[0]["y.found"]), (&23.into(), &0.into()));
+    let hours = store.hourly_runs(Moment::default(), check).unwrap();
+    let all = store.runs(Moment::default(), &[check]).unwrap();
+    let hour = |run: &crate::history::Run| run.id[..11].to_owned();
+    let mut expected: Vec<_> =
+        all.iter().filter(|run| run.command == check && run.ended_at.is_some()).map(hour).collect();
+    expected.dedup();
+    assert_eq!(hours.iter().map(hour).collect::<Vec<_>>(), expected);
+    assert!(hours.len() < all.len() && hours.iter().all(|run| !run.databases.is_empty()));
 }
 
 fn incident(command: &str, kind: Kind) -> Incident {

@@ -30,21 +30,28 @@ impl Past {
 
     /// Returns the runs of some commands since a moment, oldest first.
     pub(super) fn runs(&self, since: Moment, commands: &[&str]) -> anyhow::Result<Vec<Run>> {
+        self.read(|store| store.runs(since, commands))
+    }
+
+    fn read(
+        &self,
+        what: impl FnOnce(&mut Store) -> Result<Vec<Run>, history::Error>,
+    ) -> anyhow::Result<Vec<Run>> {
         let read = || -> anyhow::Result<Vec<Run>> {
             let place = self.place.as_ref().context("nobody knows where it is")?;
             let store = Store::open_if_there(place)?;
-            Ok(store.map_or(Ok(Vec::new()), |mut store| store.runs(since, commands))?)
+            Ok(store.map_or(Ok(Vec::new()), |mut store| what(&mut store))?)
         };
         read().context("the history cannot be read")
     }
 
-    /// Returns a figure of the earlier runs of this command on this host; who asks first reads them for all.
+    /// Returns a figure of earlier runs of this command on this host, one an hour; who asks first reads them for all.
     pub(super) fn figures(&self, name: &str) -> anyhow::Result<Vec<(Moment, f64)>> {
         let read = || {
-            let runs = self.runs(self.since, &["health-check"]);
+            let runs = self.read(|store| store.hourly_runs(self.since, "health-check"));
             let mut runs = runs.map_err(|error| format!("{error:#}"))?;
             let host = history::host();
-            runs.retain(|run| run.command == "health-check" && run.host == host);
+            runs.retain(|run| run.host == host);
             Ok(runs)
         };
         let runs = self.health_checks.get_or_init(read).as_ref();
