@@ -202,7 +202,12 @@ impl Tables for Server {
     fn begin(&mut self) -> Result<(), Error> {
         // Those who only read are not kept waiting.
         let sql = "BEGIN; LOCK TABLE incident IN SHARE ROW EXCLUSIVE MODE";
-        self.run(sql, &[], |connection, sql, _| connection.batch_execute(sql))?;
+        let begun = self.run(sql, &[], |connection, sql, _| connection.batch_execute(sql));
+        if begun.is_err() && self.session.is_some() {
+            // It may have begun, and not have got the lock.
+            self.ask("end a transaction", |connection| connection.batch_execute("ROLLBACK")).ok();
+        }
+        begun?;
         self.is_in_transaction = true;
         Ok(())
     }
