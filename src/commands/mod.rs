@@ -29,6 +29,7 @@ mod cleanup_sessions;
 mod config_command;
 mod demo;
 mod exclusive;
+mod expected;
 mod health_check;
 mod history_command;
 mod notify_command;
@@ -238,7 +239,9 @@ impl Context {
                     let label = database.label().map(str::to_owned);
                     label.or_else(|| open::database_name(self, database).ok())
                 });
-                let databases = names.collect();
+                let command = self.remembered.as_ref().map_or("", |(command, _)| command.as_str());
+                let concerned = |name: &String| expected::concerns(config, command, name);
+                let databases = names.filter(concerned).collect();
                 self.audience.set(Audience { notify: config.notify.clone(), databases }).ok();
             }
             Err(_) => self.pings.configure(&config::ping(&self.environment)),

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Context as _;
 
 use crate::cli::{ScheduleArgs, ScheduleCommand, ScheduleFormat, SchedulePrintArgs, Selection};
+use crate::commands::expected;
 use crate::commands::{Context, Report, Silence};
 use crate::config::{Loaded, Location, Overrides, Source};
 use crate::exit::{Exit, Failure};
@@ -44,14 +45,7 @@ fn print(loaded: &Loaded, args: &SchedulePrintArgs) -> anyhow::Result<Vec<Printe
         named.filter(|_| args.format != ScheduleFormat::Kubernetes).map(line).transpose()?;
     let scheduled = config.schedule.commands.iter().chain(&config.schedule.status);
     let jobs: Vec<Job<'_>> = scheduled
-        .map(|scheduled| {
-            let timeout = match scheduled.command {
-                "backup" => config.backup.timeout,
-                "health-check" => Some(config.health.timeout),
-                _ => None,
-            };
-            Job::new(scheduled, timeout, named)
-        })
+        .map(|scheduled| Job::new(scheduled, expected::timeout(config, scheduled), named))
         .collect();
     if jobs.is_empty() {
         let failure = Failure::new(

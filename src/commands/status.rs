@@ -2,11 +2,12 @@
 
 use crate::cli::StatusArgs;
 use crate::clock::Moment;
+use crate::commands::expected::{Expected, commands, expected};
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::Overrides;
 use crate::exit::{Exit, Failure};
 use crate::history::Run;
-use crate::history::due::{Expected, KILLED, Standing, judge};
+use crate::history::due::{KILLED, Standing};
 use crate::history::incidents::Silence as Silenced;
 use crate::notify::{Observation, State};
 use crate::text::{Table, duration};
@@ -23,32 +24,20 @@ pub(super) fn run(context: &Context, args: &StatusArgs) -> anyhow::Result<Report
             return Err(Failure::new(Exit::Usage, message).hint(hint).into());
         }
     }
-    let mut commands: Vec<&str> = schedule.commands.iter().map(|s| s.command).collect();
-    // It verifies the backup as well.
-    commands.push("verify-backup --restore-test");
+    let names = config.databases.iter().map(|database| open::database_name(context, database));
+    let expected = expected(&config, &names.collect::<anyhow::Result<Vec<_>>>()?);
+    let commands = commands(&expected);
     let (runs, silences): (Vec<Run>, Vec<Silenced>) = context.history.read(|store| {
         let mut silences = store.silences()?;
         silences.retain(|silence| silence.is_on(context.now));
         Ok((store.runs(Moment::default(), &commands)?, silences))
     })?;
-    let mut standings = Vec::new();
-    for scheduled in &schedule.commands {
-        for database in &config.databases {
-            let name = open::database_name(context, database)?;
-            if scheduled.command == "cleanup-sessions" && !config.sessions.concern(&name) {
-                continue;
-            }
-            let max_age = args.max_age.iter().rfind(|(command, _)| command == scheduled.command);
-            let expected = Expected {
-                command: scheduled.command,
-                database: &name,
-                next: &|moment| scheduled.times.after(moment),
-                grace: schedule.grace,
-                max_age: max_age.map(|(_, age)| *age),
-            };
-            standings.push(judge(&expected, &runs, context.now));
-        }
-    }
+    let standing = |expected: &Expected| {
+        let is_its = |(command, _): &&(String, _)| command == expected.scheduled.command;
+        let max_age = args.max_age.iter().rfind(is_its).map(|(_, age)| *age);
+        expected.judge(&runs, max_age, context.now)
+    };
+    let standings: Vec<Standing> = expected.iter().map(standing).collect();
     let is_well = standings.iter().all(Standing::is_well);
     let mut table = Table::new(&["COMMAND", "DATABASE", "LAST SUCCESS (UTC)", "DUE (UTC)", "IS"]);
     let time = |at: Option<Moment>| {

@@ -13,6 +13,8 @@ pub(crate) struct Expected<'a> {
     pub(crate) database: &'a str,
     /// Returns the first time after a moment at which it is to run.
     pub(crate) next: &'a dyn Fn(Moment) -> Option<Moment>,
+    /// How long a run may be at work and not be late.
+    pub(crate) timeout: Duration,
     /// How much later than its time a run may come to its end.
     pub(crate) grace: Duration,
     /// How old the last success may be, in place of all that.
@@ -87,7 +89,12 @@ pub(crate) fn judge(expected: &Expected<'_>, runs: &[Run], now: Moment) -> Stand
     };
     let grace = if expected.max_age.is_some() { Duration::ZERO } else { expected.grace };
     let grace = chrono::TimeDelta::from_std(grace).unwrap_or_default();
-    let late = !running && due.is_none_or(|due| now > due + grace);
+    // One that hangs, and will never say that it failed, does not hide it for ever.
+    let time = expected.timeout.saturating_add(expected.grace);
+    let time = chrono::TimeDelta::from_std(time).unwrap_or(chrono::TimeDelta::MAX);
+    let in_time =
+        |run: &&Run| run.state == State::Running && now.signed_duration_since(run.begun_at) <= time;
+    let late = !own.iter().any(in_time) && due.is_none_or(|due| now > due + grace);
     let last_error = last.filter(|_| failing).map(|run| {
         let part = run.databases.iter().find(|part| part.database == database);
         let error = part.and_then(|part| part.error.clone()).or_else(|| run.error.clone());
@@ -142,6 +149,7 @@ mod tests {
             command: "backup",
             database: "ip2a",
             next: &next,
+            timeout: Duration::from_secs(2 * 3600),
             grace: Duration::from_secs(3600),
             max_age: None,
         };
@@ -177,6 +185,8 @@ mod tests {
         assert_eq!(standing(&killed, "19T02:30").last_error.as_deref(), Some("it was killed"));
         // It takes long.
         assert!(well(&[good.clone(), run("19T02:00", "backup", Running, None)], "19T05:00"));
+        let hangs = standing(&[good.clone(), run("19T02:00", "backup", Running, None)], "19T05:01");
+        assert!(hangs.late && hangs.running);
         // What ran was something else, or another database.
         assert!(!well(
             &[good.clone(), run("20T02:00", "backup prune", Ended, Some(0))],
@@ -199,7 +209,8 @@ mod tests {
         let judge_it = |run: Run| {
             let (command, database, grace) = ("health-check", "ip2a", Duration::from_secs(3600));
             let next = |moment: Moment| Some(moment + chrono::TimeDelta::minutes(5));
-            let expected = Expected { command, database, next: &next, grace, max_age: None };
+            let expected =
+                Expected { command, database, next: &next, timeout: grace, grace, max_age: None };
             judge(&expected, &[run], at("19T02:10")).is_well()
         };
         let critical = run("19T02:00", "health-check", State::Ended, Some(2));
@@ -213,7 +224,7 @@ mod tests {
         let next = |_: Moment| None;
         let max_age = Some(Duration::from_secs(26 * 3600));
         let (command, database, grace) = ("backup", "ip2a", Duration::from_secs(3600));
-        let expected = Expected { command, database, next: &next, grace, max_age };
+        let expected = Expected { command, database, next: &next, timeout: grace, grace, max_age };
         let runs = [good];
         assert!(judge(&expected, &runs, at("19T03:59")).is_well());
         assert!(!judge(&expected, &runs, at("19T04:01")).is_well());

@@ -44,11 +44,10 @@ impl<'a> Job<'a> {
     /// that it would not find by itself.
     pub(crate) fn new(
         scheduled: &'a Scheduled,
-        timeout: Option<Duration>,
+        timeout: Duration,
         config: Option<&str>,
     ) -> Job<'a> {
         let Scheduled { command, times, row } = scheduled;
-        let timeout = timeout.unwrap_or(row.timeout);
         let words = command.split_whitespace().chain(row.options.split_whitespace());
         let mut arguments: Vec<String> = words.map(str::to_owned).collect();
         arguments.extend(["--quiet", "--timeout"].map(str::to_owned));
@@ -85,8 +84,8 @@ mod testing {
         let daily = scheduled("0 2 * * *");
         let odd = scheduled("*/30 1-3 1,15 jan-mar mon-fri");
         let mut jobs = [
-            Job::new(&daily, None, None),
-            Job::new(&odd, Some(Duration::from_secs(90)), Some("/srv/a 100% 'b'/opsctl.toml")),
+            Job::new(&daily, daily.row.timeout, None),
+            Job::new(&odd, Duration::from_secs(90), Some("/srv/a 100% 'b'/opsctl.toml")),
         ];
         jobs[1].name = "odd".to_owned();
         look(&jobs);

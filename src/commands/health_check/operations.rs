@@ -1,12 +1,12 @@
 //! The inquiries about what opsctl itself looks after: repositories, backups, and what cron should have run.
 
 use crate::clock::Moment;
+use crate::commands::expected::{Expected, commands, expected};
 use crate::commands::health_check::past::Past;
 use crate::commands::{Context, open};
 use crate::config::Config;
 use crate::health::Inquiry;
 use crate::health::operations::{self, Asked};
-use crate::history::due::{Expected, judge};
 
 pub(super) fn inquiries(
     context: &Context,
@@ -38,27 +38,14 @@ fn scheduled(
     databases: &[String],
     past: &Past,
 ) -> Option<Inquiry> {
-    let schedule = config.schedule.clone();
-    let names: Vec<(&'static str, String)> = schedule
-        .commands
-        .iter()
-        .filter(|scheduled| scheduled.command != "health-check")
-        .flat_map(|scheduled| databases.iter().map(|name| (scheduled.command, name.clone())))
-        .collect();
-    let (past, now, expected) = (past.clone(), context.now, names.clone());
+    let mut expected = expected(config, databases);
+    expected.retain(|expected| expected.scheduled.command != "health-check");
+    let name = |expected: &Expected| (expected.scheduled.command, expected.database.clone());
+    let names: Vec<(&'static str, String)> = expected.iter().map(name).collect();
+    let (past, now) = (past.clone(), context.now);
     let standings = move || {
-        let mut commands: Vec<&str> = expected.iter().map(|(command, _)| *command).collect();
-        // It verifies the backup as well.
-        commands.push("verify-backup --restore-test");
-        let runs = past.runs(Moment::default(), &commands)?;
-        let standing = |(command, database): &(&'static str, String)| {
-            let scheduled =
-                schedule.commands.iter().find(|scheduled| scheduled.command == *command);
-            let next = |moment| scheduled.and_then(|scheduled| scheduled.times.after(moment));
-            let grace = schedule.grace;
-            judge(&Expected { command, database, next: &next, grace, max_age: None }, &runs, now)
-        };
-        Ok(expected.iter().map(standing).collect())
+        let runs = past.runs(Moment::default(), &commands(&expected))?;
+        Ok(expected.iter().map(|expected| expected.judge(&runs, None, now)).collect())
     };
     (!names.is_empty()).then(|| operations::scheduled(&names, &config.health, now, standings))
 }
