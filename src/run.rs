@@ -16,11 +16,11 @@ use tracing::Level;
 
 use crate::cli::{Cli, Format, Global, Guess};
 use crate::clock::{Moment, Spent};
-use crate::commands::{self, Answered, Context, Report, Said, Silence};
+use crate::commands::{self, Answered, Context, Outcome, Report, Said, Silence};
 use crate::environment::Environment;
 use crate::exit::{Exit, Failure};
 use crate::failure;
-use crate::health::Outcome;
+use crate::health::Outcome as HealthOutcome;
 use crate::history::History;
 use crate::id::RunId;
 use crate::log;
@@ -58,7 +58,7 @@ pub(crate) fn main() -> ExitCode {
                 match (is_answer, answer) {
                     (true, _) => Exit::Done.number(),
                     (false, None) => Exit::Usage.number(),
-                    (false, Some(_)) => Outcome::Unknown.number(),
+                    (false, Some(_)) => HealthOutcome::Unknown.number(),
                 }
             }
         }
@@ -139,6 +139,8 @@ fn run(
     let of_exit = |exit: Exit| {
         stop.reason().filter(|_| exit != Exit::Done).map_or(exit, failure::exit_of_stop)
     };
+    // What a monitor is answered has metrics of its own.
+    let has_metrics = is_told_of && !matches!(result, Ok(Said::Answer(_)));
     let (status, exit, output, error, said) = match result {
         Ok(Said::Report(report)) => {
             let exit = of_exit(report.exit);
@@ -175,7 +177,10 @@ fn run(
     let status = if written || status != 0 { status } else { Exit::Failed.number() };
     // After the report: people wait for that. A run that was told to stop has some seconds for it.
     context.pings.end(status, &said);
-    overhead.on(|| publish_metrics(&context, ended_at, seconds));
+    if has_metrics {
+        let ends = ends(&context, exit, error.as_deref());
+        overhead.on(|| publish_metrics(&context, &ends, ended_at, seconds));
+    }
     let milliseconds = overhead.total().as_secs_f64() * 1000.0;
     tracing::debug!("history, locks and metrics took {milliseconds:.1} ms");
     if let Some((notify, unsettled)) = news {
@@ -207,17 +212,9 @@ fn observations(
         return Some(observed);
     }
     let (command, _) = context.remembered.as_ref().filter(|_| is_told_of)?;
-    let audience = context.audience.get()?;
-    let mut ends: BTreeMap<&str, (Exit, Option<&str>)> = BTreeMap::new();
-    let outcomes = lock(&context.outcomes);
-    // What comes before any database, or between two, befalls those that it did not come to.
-    if exit != Exit::Done || outcomes.is_empty() {
-        ends.extend(audience.databases.iter().map(|name| (name.as_str(), (exit, error))));
-    }
-    for (name, outcome) in outcomes.iter() {
-        ends.insert(name, (outcome.exit, outcome.error.as_deref()));
-    }
-    let observed = ends.into_iter().filter_map(|(database, (exit, error))| {
+    context.audience.get()?;
+    let observed = ends(context, exit, error).into_iter().filter_map(|(database, outcome)| {
+        let Outcome { exit, error, .. } = outcome;
         let state = match exit {
             Exit::Done => notify::State::Good,
             // Another one is at work: that says nothing.
@@ -227,24 +224,43 @@ fn observations(
             _ => {
                 let ended =
                     || format!("it ended with status {}: {}", exit.number(), exit.meaning());
-                notify::State::Bad { what: error.map_or_else(ended, str::to_owned) }
+                notify::State::Bad { what: error.unwrap_or_else(ended) }
             }
         };
-        let (command, database) = (command.to_owned(), database.to_owned());
-        Some(Observation { command, database, subject: String::new(), state })
+        Some(Observation { command: command.clone(), database, subject: String::new(), state })
     });
     Some(observed.collect())
 }
 
+/// Returns what became of each database: what comes before any of them, or between two, befalls those that the run did not
+/// come to.
+fn ends(context: &Context, exit: Exit, error: Option<&str>) -> BTreeMap<String, Outcome> {
+    let outcomes = lock(&context.outcomes);
+    let mut ends = BTreeMap::new();
+    if let Some(audience) =
+        context.audience.get().filter(|_| exit != Exit::Done || outcomes.is_empty())
+    {
+        let figures = BTreeMap::new();
+        let outcome = Outcome { exit, figures, error: error.map(str::to_owned) };
+        ends.extend(audience.databases.iter().map(|name| (name.clone(), outcome.clone())));
+    }
+    ends.extend(outcomes.iter().map(|(name, outcome)| (name.clone(), outcome.clone())));
+    ends
+}
+
 /// Tells Prometheus what became of each database. That it cannot be told changes nothing.
-fn publish_metrics(context: &Context, ended_at: Moment, seconds: f64) {
+fn publish_metrics(
+    context: &Context,
+    ends: &BTreeMap<String, Outcome>,
+    ended_at: Moment,
+    seconds: f64,
+) {
     let (Some((command, false)), Some(settings)) = (&context.remembered, context.metrics.get())
     else {
         return;
     };
     // A run that was refused, because another is at work, leaves the word to that one.
-    let outcomes = lock(&context.outcomes);
-    let outcomes = outcomes.iter().filter(|(_, outcome)| outcome.exit != Exit::Locked);
+    let outcomes = ends.iter().filter(|(_, outcome)| outcome.exit != Exit::Locked);
     let outcomes = outcomes.map(|(database, outcome)| {
         let (exit, figures) = (outcome.exit.number(), &outcome.figures);
         metrics::Outcome { command, database, exit, ended_at, seconds, figures }
