@@ -10,6 +10,7 @@ pub(super) fn run(context: &Context, args: &NotifyArgs) -> anyhow::Result<Report
     let NotifyCommand::Test { channel: wanted } = &args.command;
     let channels =
         context.load(&Selection::default(), Overrides::default())?.config.notify.channels;
+    context.set_deadline(context.global.timeout);
     let known: Vec<_> = channels.iter().map(|channel| channel.name.as_str()).collect();
     if known.is_empty() {
         let hint = "Add a section [notify.channels.NAME]: `opsctl config example` shows how.";
@@ -37,6 +38,7 @@ pub(super) fn run(context: &Context, args: &NotifyArgs) -> anyhow::Result<Report
         }
         results.push(serde_json::json!({ "channel": name, "error": error }));
     }
+    context.stop.check()?;
     let json = serde_json::json!({ "channels": results });
     Ok(Report { exit, text, json, silence: Silence::Allowed })
 }
