@@ -255,7 +255,8 @@ impl Context {
             None => {}
         }
         if let Some((command, dry_run)) = &self.remembered {
-            let run = Begun { id: &self.run, at: self.now, command, dry_run: *dry_run };
+            let (id, command) = (self.run.clone(), command.clone());
+            let run = Begun { id, at: self.now, command, dry_run: *dry_run };
             self.overhead.on(|| self.history.begin(&run));
         }
         loaded

@@ -208,10 +208,18 @@ pub(super) fn is_broken(error: &Error) -> bool {
     }
 }
 
-/// Gives a broken file another name, and what belongs to it.
-pub(super) fn set_aside(state_dir: &Path, run: &str, error: &Error) -> Result<(), Error> {
+/// Gives a broken file another name, and what belongs to it. Another run may have been first: what is in its place is then
+/// sound, and stays.
+pub(super) fn set_aside(state_dir: &Path, error: &Error) -> Result<(), Error> {
     let path = path(state_dir);
-    let aside = |suffix: &str| PathBuf::from(format!("{}.broken-{run}{suffix}", path.display()));
+    let io = |e| Error::Io(state_dir.to_owned(), e);
+    let folder = File::open(state_dir).map_err(io)?;
+    folder.lock().map_err(io)?;
+    if is_sound(&path) {
+        return Ok(());
+    }
+    let now = crate::clock::now().format("%Y%m%dT%H%M%S%.6fZ");
+    let aside = |suffix: &str| PathBuf::from(format!("{}.broken-{now}{suffix}", path.display()));
     for suffix in ["", "-wal", "-shm"] {
         let from = PathBuf::from(format!("{}{suffix}", path.display()));
         match std::fs::rename(&from, aside(suffix)) {
@@ -225,6 +233,17 @@ pub(super) fn set_aside(state_dir: &Path, run: &str, error: &Error) -> Result<()
         error.in_full()
     );
     Ok(())
+}
+
+/// Does the file hold together, as far as can be told?
+fn is_sound(path: &Path) -> bool {
+    let check = |connection: &Connection| {
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get::<_, String>(0))
+    };
+    match connect(path) {
+        Ok(connection) => check(&connection).is_ok_and(|said| said == "ok"),
+        Err(error) => !is_broken(&error),
+    }
 }
 
 #[cfg(test)]

@@ -75,11 +75,11 @@ impl Error {
 
 /// What a run says of itself when it begins.
 #[derive(Clone, Debug)]
-pub(crate) struct Begun<'a> {
-    pub(crate) id: &'a RunId,
+pub(crate) struct Begun {
+    pub(crate) id: RunId,
     pub(crate) at: Moment,
     /// As it is typed, such as `backup prune`.
-    pub(crate) command: &'a str,
+    pub(crate) command: String,
     /// Does it only say what it would do?
     pub(crate) dry_run: bool,
 }
@@ -130,12 +130,17 @@ pub(crate) struct History {
     state: Mutex<Writing>,
 }
 
+/// Something that is noted of a run.
+type Note = Box<dyn Fn(&mut Store, &str) -> Result<(), Error> + Send>;
+
 #[derive(Default)]
 struct Writing {
     place: Option<Place>,
     store: Option<Store>,
-    /// The run that was noted, until its end was.
-    run: Option<String>,
+    /// The run that was to be noted.
+    run: Option<Begun>,
+    /// What else was to be noted of it, for a history that is begun anew.
+    notes: Vec<Note>,
     /// Did something fail? Then the run does not wait for it again, but at its end.
     has_failed: bool,
 }
@@ -152,33 +157,22 @@ impl History {
     }
 
     /// Notes that the run has begun. Only the first call counts.
-    pub(crate) fn begin(&self, run: &Begun<'_>) {
+    pub(crate) fn begin(&self, run: &Begun) {
         let mut state = lock(&self.state);
-        let Some(place) = state.place.clone().filter(|_| state.run.is_none()) else { return };
-        let note = || {
-            let mut store = Store::open(&place)?;
-            store.run_begun(run, run.at - KEPT, run.at - KEPT_IN_FULL)?;
-            Ok(store)
-        };
-        let begun = match (note(), &place) {
-            (Err(error), Place::Directory(dir)) if file::is_broken(&error) => {
-                file::set_aside(dir, run.id.as_str(), &error).and_then(|()| note())
-            }
-            (result, _) => result,
-        };
-        match begun {
-            Ok(store) => state.store = Some(store),
-            Err(error) => {
-                state.has_failed = true;
-                tracing::warn!("this run will not be in the history: {}", error.in_full());
-            }
+        if state.place.is_none() || state.run.is_some() {
+            return;
         }
-        state.run = Some(run.id.to_string());
+        state.run = Some(run.clone());
+        if let Err(error) = state.open().or_else(|error| state.begin_anew(error)) {
+            state.has_failed = true;
+            tracing::warn!("this run will not be in the history: {}", error.in_full());
+        }
     }
 
     /// Notes that the run is at work on a database.
     pub(crate) fn database_begun(&self, database: &str) {
-        lock(&self.state).write(|store, run| store.part_begun(run, database));
+        let database = database.to_owned();
+        lock(&self.state).note(Box::new(move |store, run| store.part_begun(run, &database)));
     }
 
     /// Notes what became of a database: the numbers of its part of the report, see [`figures`], or an error.
@@ -192,58 +186,99 @@ impl History {
     ) {
         let figures = outcome.map(|figures| serde_json::to_string(figures).unwrap_or_default());
         let figures = figures.unwrap_or_else(|_| "{}".to_owned());
-        let error = outcome.err();
-        lock(&self.state)
-            .write(|store, run| store.part_ended(run, database, exit, &figures, error));
+        let (database, error) = (database.to_owned(), outcome.err().map(str::to_owned));
+        lock(&self.state).note(Box::new(move |store, run| {
+            store.part_ended(run, &database, exit, &figures, error.as_deref())
+        }));
     }
 
     /// Notes the end of the run. Whatever failed before, this is tried.
     pub(crate) fn end(&self, at: Moment, exit: u8, error: Option<&str>) {
         let mut state = lock(&self.state);
         state.has_failed = false;
-        state.write(|store, run| store.run_ended(run, at, exit, error));
+        let error = error.map(str::to_owned);
+        state.note(Box::new(move |store, run| store.run_ended(run, at, exit, error.as_deref())));
     }
 
     /// Does something else with the history, which is opened if it is not open; nothing more after it has failed.
     pub(crate) fn with<T>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, Error>,
+        work: impl Fn(&mut Store) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let mut state = lock(&self.state);
         if state.has_failed {
             return Err(Error::GivenUp);
         }
-        let store = match (state.store.take(), &state.place) {
-            (Some(store), _) => Ok(store),
-            (None, Some(place)) => Store::open(place),
-            (None, None) => Err(Error::NoPlace),
-        };
-        let mut store = store.inspect_err(|_| state.has_failed = true)?;
-        let result = work(&mut store);
+        if state.store.is_none() {
+            let opened = state.open().or_else(|error| state.begin_anew(error));
+            opened.inspect_err(|_| state.has_failed = true)?;
+        }
+        let result = state.attempt(work);
         // What does not answer is not asked again, because each time takes seconds.
         state.has_failed = matches!(result, Err(Error::Silent(_)));
-        state.store = Some(store);
         result
     }
 
     /// Reads from the history, if there is one.
     pub(crate) fn read<T: Default>(
         &self,
-        work: impl FnOnce(&mut Store) -> Result<T, Error>,
+        work: impl Fn(&mut Store) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let place = lock(&self.state).place.clone().ok_or(Error::NoPlace)?;
-        Store::open_if_there(&place)?.as_mut().map_or(Ok(T::default()), work)
+        let mut state = lock(&self.state);
+        let place = state.place.clone().ok_or(Error::NoPlace)?;
+        let read = || Store::open_if_there(&place)?.as_mut().map_or(Ok(T::default()), &work);
+        read().or_else(|error| {
+            state.begin_anew(error)?;
+            read()
+        })
     }
 }
 
 impl Writing {
-    fn write(&mut self, work: impl FnOnce(&mut Store, &str) -> Result<(), Error>) {
-        if let (Some(store), Some(run), false) = (&mut self.store, &self.run, self.has_failed)
-            && let Err(error) = work(store, run)
+    /// Opens the history, and notes what there is to be noted of the run.
+    fn open(&mut self) -> Result<(), Error> {
+        let mut store = Store::open(self.place.as_ref().ok_or(Error::NoPlace)?)?;
+        if let Some(run) = &self.run {
+            store.run_begun(run, run.at - KEPT, run.at - KEPT_IN_FULL)?;
+            self.notes.iter().try_for_each(|note| note(&mut store, run.id.as_str()))?;
+        }
+        self.store = Some(store);
+        Ok(())
+    }
+
+    /// After this error: sets a broken file aside and opens a new one; returns the error if it is about something else.
+    fn begin_anew(&mut self, error: Error) -> Result<(), Error> {
+        match &self.place {
+            Some(Place::Directory(dir)) if file::is_broken(&error) => {
+                self.store = None;
+                file::set_aside(dir, &error)?;
+                self.open()
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Does something with the open history: once more if it had to be begun anew.
+    fn attempt<T>(&mut self, work: impl Fn(&mut Store) -> Result<T, Error>) -> Result<T, Error> {
+        let error = match self.store.as_mut().map(&work) {
+            Some(Err(error)) => error,
+            Some(Ok(done)) => return Ok(done),
+            None => return Err(Error::GivenUp),
+        };
+        self.begin_anew(error)?;
+        self.store.as_mut().map_or(Err(Error::GivenUp), work)
+    }
+
+    fn note(&mut self, note: Note) {
+        let Some(run) = self.run.as_ref().map(|run| run.id.to_string()) else { return };
+        if self.store.is_some()
+            && !self.has_failed
+            && let Err(error) = self.attempt(|store| note(store, &run))
         {
             self.has_failed = true;
             tracing::warn!("the history could not be written: {}", error.in_full());
         }
+        self.notes.push(note);
     }
 }
 
@@ -281,6 +316,51 @@ pub(crate) fn figures(report: &serde_json::Value) -> BTreeMap<String, serde_json
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wherever_the_file_is_broken_a_run_is_remembered_and_what_is_asked_is_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::Directory(dir.path().to_owned());
+        let begun = |n: u32| Begun {
+            id: RunId::parse(&format!("20261121T02{:02}{:02}Z-{n:06x}", n / 60, n % 60)).unwrap(),
+            at: Moment::default() + chrono::TimeDelta::days(20_000),
+            command: "backup".to_owned(),
+            dry_run: false,
+        };
+        let error = "all of it is broken ".repeat(20);
+        let mut store = Store::open(&place).unwrap();
+        for n in 0..100 {
+            let run = begun(n);
+            store.run_begun(&run, Moment::default(), Moment::default()).unwrap();
+            store.run_ended(run.id.as_str(), run.at, 1, Some(&error)).unwrap();
+        }
+        drop(store);
+        let path = file::path(dir.path());
+        let good = std::fs::read(&path).unwrap();
+        let page = 4096;
+        assert!(good.len() > 10 * page, "{}", good.len());
+        let mut n_anew = 0;
+        for start in (0..good.len()).step_by(page) {
+            let mut broken = good.clone();
+            broken[start..start + page].fill(0xa5);
+            std::fs::write(&path, broken).unwrap();
+            let history = History::default();
+            history.locate(place.clone());
+            history.begin(&begun(200));
+            history.database_begun("ip2a");
+            history.end(begun(201).at, 0, None);
+            let runs = history.read(|store| store.runs(Moment::default(), &[])).unwrap();
+            let own = runs.iter().find(|run| run.id == begun(200).id.as_str()).unwrap();
+            assert_eq!((own.state, own.databases.len()), (State::Ended, 1));
+            assert!(runs.len() == 101 || runs.len() == 1);
+            n_anew += usize::from(runs.len() == 1);
+            drop(history);
+            for suffix in ["-wal", "-shm"] {
+                std::fs::remove_file(format!("{}{suffix}", path.display())).ok();
+            }
+        }
+        assert!(n_anew > 10, "{n_anew}");
+    }
 
     #[test]
     fn the_figures_of_a_report_are_its_numbers() {

@@ -79,7 +79,7 @@ impl Store {
     /// all but the first of each day: the day stands in the id.
     pub(super) fn run_begun(
         &mut self,
-        run: &Begun<'_>,
+        run: &Begun,
         oldest: Moment,
         full: Moment,
     ) -> Result<(), Error> {
@@ -88,7 +88,7 @@ impl Store {
         let values = [
             run.id.as_str().into(),
             super::host().as_str().into(),
-            run.command.into(),
+            run.command.as_str().into(),
             run.dry_run.into(),
             run.at.into(),
         ];

@@ -72,7 +72,7 @@ pub(crate) fn begin(store: &mut Store, id: &str) {
 fn begin_command(store: &mut Store, id: &str, command: &str) {
     let id = RunId::parse(id).unwrap();
     let at = chrono::NaiveDateTime::parse_from_str(&id.as_str()[..16], "%Y%m%dT%H%M%SZ").unwrap();
-    let run = Begun { id: &id, at: at.and_utc(), command, dry_run: false };
+    let run = Begun { id, at: at.and_utc(), command: command.to_owned(), dry_run: false };
     let at = at.and_utc();
     store.run_begun(&run, at - super::KEPT, at - super::KEPT_IN_FULL).unwrap();
 }
