@@ -318,6 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "a test breaks the file")]
     fn wherever_the_file_is_broken_a_run_is_remembered_and_what_is_asked_is_answered() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::Directory(dir.path().to_owned());
