@@ -64,6 +64,16 @@ fn prometheus_reads_what_every_run_writes() {
     let status = format!("\nopsctl_last_run_exit_status{labels} {}\n", failed.status);
     assert!(of_backup().contains(&status), "{}", of_backup());
 
+    // Nor does one that comes before any database, nor a question about nothing.
+    sandbox.run(&["backup", "--repository", "backups"]).ends_with(0);
+    assert!(of_backup().contains(&format!("\nopsctl_last_run_exit_status{labels} 0\n")));
+    sandbox.set("SSL_CERT_FILE", "/nowhere/ca.pem");
+    sandbox.run(&["backup", "list", "--repository", "s3://bucket/x"]).ends_with(13);
+    assert!(of_backup().contains(&format!("\nopsctl_last_run_exit_status{labels} 0\n")));
+    sandbox.run(&["backup", "--repository", "s3://bucket/x"]).ends_with(13);
+    assert!(of_backup().contains(&format!("\nopsctl_last_run_exit_status{labels} 13\n")));
+    sandbox.unset("SSL_CERT_FILE");
+
     // A directory that is not there is a warning.
     std::fs::remove_dir_all(&dir).unwrap();
     sandbox.unset("OPSCTL_REPOSITORY");
@@ -87,6 +97,8 @@ tests:
         values: '0x2000'
       - series: 'opsctl_last_run_exit_status{{command=\"backup\",database=\"ip2a\"}}'
         values: '0x1000 12x1000'
+      - series: 'opsctl_last_success_timestamp_seconds{{command=\"verify-backup\",database=\"ip2a\"}}'
+        values: '0x4000'
     alert_rule_test:
       - {{ eval_time: 26h, alertname: OpsctlBackupTooOld }}
       - eval_time: 27h
@@ -105,6 +117,31 @@ tests:
               summary: opsctl backup on ip2a ended with status 12
               runbook: runbooks/exit-codes.md
       - {{ eval_time: 27h, alertname: OpsctlSilent }}
+      - {{ eval_time: 50h, alertname: OpsctlNotVerified }}
+      - eval_time: 52h
+        alertname: OpsctlNotVerified
+        exp_alerts:
+          - exp_labels: {{ severity: P3, database: ip2a }}
+            exp_annotations:
+              summary: The backups of ip2a were last read back 2d 4h 0m 0s ago
+              runbook: runbooks/verify-backup.md
+  - interval: 5m
+    input_series:
+      - series: 'opsctl_last_success_timestamp_seconds{{command=\"backup\",database=\"ip2a\"}}'
+        values: '0x3000'
+      - series: 'opsctl_last_success_timestamp_seconds{{command=\"backup\",database=\"proven\"}}'
+        values: '0x3000'
+      - series: 'opsctl_last_success_timestamp_seconds{{command=\"verify-backup --restore-test\",database=\"proven\"}}'
+        values: '0x3000'
+    alert_rule_test:
+      - {{ eval_time: 215h, alertname: OpsctlNeverProven }}
+      - eval_time: 217h
+        alertname: OpsctlNeverProven
+        exp_alerts:
+          - exp_labels: {{ severity: P3, command: backup, database: ip2a }}
+            exp_annotations:
+              summary: No backup of ip2a was ever proven by a restore
+              runbook: runbooks/status.md
   - interval: 1m
     input_series: []
     alert_rule_test:
