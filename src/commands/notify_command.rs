@@ -36,6 +36,7 @@ pub(super) fn run(context: &Context, args: &NotifyArgs) -> anyhow::Result<Report
             tracing::error!("`{name}` could not be told: {error}");
             exit = Exit::Failed;
         }
+        let error = error.map(|error| error.to_string());
         results.push(serde_json::json!({ "channel": name, "error": error }));
     }
     context.stop.check()?;

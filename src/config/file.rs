@@ -212,7 +212,19 @@ pub(super) const KEYS: Keys = &[
     ),
     ("history", &["url", "url_file"]),
     ("notify", &["severity", "channels"]),
-    ("notify.severity", &["backup", "verify_backup", "restore_test", "restore", "other"]),
+    (
+        "notify.severity",
+        &[
+            "backup",
+            "verify_backup",
+            "restore_test",
+            "restore",
+            "health_check",
+            "health_warning",
+            "cleanup_sessions",
+            "other",
+        ],
+    ),
     (
         "notify.channels.NAME",
         &[

@@ -73,16 +73,27 @@ pub(crate) enum SmtpTls {
     None,
 }
 
+/// A check that only warns.
+const WARNING: &str = "health-check, a warning";
+
 /// Keys of `[notify.severity]`, what the history calls the command, and the default. The last is for all others.
-pub(super) const SEVERITIES: [(&str, &str, Severity); 5] = [
+pub(super) const SEVERITIES: [(&str, &str, Severity); 8] = [
     ("backup", "backup", Severity::P2),
     ("verify_backup", "verify-backup", Severity::P2),
     ("restore_test", "verify-backup --restore-test", Severity::P2),
     ("restore", "restore", Severity::P3),
+    ("health_check", "health-check", Severity::P2),
+    ("health_warning", WARNING, Severity::P3),
+    ("cleanup_sessions", "cleanup-sessions", Severity::P3),
     ("other", "", Severity::P3),
 ];
 
 impl Notify {
+    /// Returns how urgent it is when a check only warns.
+    pub(crate) fn severity_of_warnings(&self) -> Severity {
+        self.severity(WARNING)
+    }
+
     /// Returns how urgent it is when a command fails or is late; `command` is as the history has it.
     pub(crate) fn severity(&self, command: &str) -> Severity {
         let of = |name: &str| self.severities.iter().find(|(known, _)| *known == name);
@@ -120,7 +131,7 @@ impl SmtpTls {
 /// What the file says of it.
 #[derive(Debug, Default)]
 pub(super) struct NotifyEntry {
-    severities: [Option<At<Severity>>; 5],
+    severities: [Option<At<Severity>>; SEVERITIES.len()],
     pub(super) channels: Vec<ChannelEntry>,
 }
 

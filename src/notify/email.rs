@@ -11,6 +11,7 @@ use lettre::transport::smtp::client::{Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{SmtpTransport, Transport as _};
 
+use super::NotTaken;
 use super::message::Message;
 use crate::config::{Email, SmtpTls};
 use crate::secret::redact;
@@ -21,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Hands the message to the mail server; whether it takes it is all that is known.
 ///
 /// Each step has a limit, but a server that answers slowly can make it last: the caller watches the clock.
-pub(super) fn send(email: &Email, message: &Message) -> Result<(), String> {
+pub(super) fn send(email: &Email, message: &Message) -> Result<(), NotTaken> {
     let mail = mail(email, message)?;
     let parameters = || {
         let parameters = TlsParameters::new(email.server.clone());
@@ -44,7 +45,10 @@ pub(super) fn send(email: &Email, message: &Message) -> Result<(), String> {
         transport = transport.credentials(credentials);
     }
     let sent = transport.build().send(&mail);
-    sent.map(drop).map_err(|error| format!("{}:{port}: {}", email.server, in_full(&error)))
+    sent.map(drop).map_err(|error| NotTaken {
+        why: format!("{}:{port}: {}", email.server, in_full(&error)),
+        is_about_the_message: error.is_permanent(),
+    })
 }
 
 fn mail(email: &Email, message: &Message) -> Result<lettre::Message, String> {

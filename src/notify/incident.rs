@@ -1,8 +1,10 @@
 //! What is news: from what was observed, and what was known before. Pure.
 //!
 //! An incident is opened when something is first seen to be not well, and is over when it is well again. It is announced
-//! once, and so is its end if it was announced. Nothing is announced during a silence; what is still not well when
-//! the silence is over, is announced then.
+//! once, once more whenever it is more urgent than anybody was told, and so is its end if it was announced. Nothing is announced
+//! during a silence; what is still not well when the silence is over, is announced then.
+
+use std::collections::BTreeSet;
 
 use super::message::Event;
 use crate::clock::Moment;
@@ -28,6 +30,8 @@ pub(crate) enum State {
     Good,
     /// It failed or found something; `what` is for people, on one line.
     Bad { what: String },
+    /// It found something that is not yet bad.
+    Warning { what: String },
     /// It is not late, whatever else it is.
     InTime,
     /// It should have run since then.
@@ -40,6 +44,7 @@ pub(crate) struct Rules<'a> {
     pub(crate) channels: &'a [(&'a str, Severity)],
     /// How urgent it is when a command is not well.
     pub(crate) severity: &'a dyn Fn(&str) -> Severity,
+    pub(crate) severity_of_warnings: Severity,
     pub(crate) is_silent: bool,
     /// The run that decides.
     pub(crate) run: &'a str,
@@ -71,6 +76,7 @@ pub(crate) fn decide(
     rules: &Rules<'_>,
 ) -> Decision {
     let mut known = open.to_vec();
+    let mut worse = BTreeSet::new();
     for (n, observation) in observations.iter().enumerate() {
         let key = |kind| Key {
             command: observation.command.clone(),
@@ -78,15 +84,22 @@ pub(crate) fn decide(
             subject: observation.subject.clone(),
             kind,
         };
-        let mut is_bad = |kind, what: String, since| {
+        let mut is_bad = |kind, severity: Severity, what: String, since| {
             let key = key(kind);
             match known.iter_mut().find(|incident| incident.key == key) {
                 // Of what nobody was told yet, the newest is told.
-                Some(incident) if incident.announced.is_none() => incident.what = what,
+                Some(incident) if incident.announced.is_none() => {
+                    (incident.what, incident.severity) = (what, severity.to_string());
+                }
+                // During a silence it stays as it was told, and is seen to be worse afterwards.
+                Some(incident) if severity < severity_of(incident) && !rules.is_silent => {
+                    (incident.what, incident.severity) = (what, severity.to_string());
+                    worse.insert(incident.id.clone());
+                }
                 Some(_) => {}
                 None => known.push(Incident {
                     id: format!("{}-{n}", rules.run),
-                    severity: (rules.severity)(&key.command).to_string(),
+                    severity: severity.to_string(),
                     key,
                     what,
                     since,
@@ -95,11 +108,15 @@ pub(crate) fn decide(
                 }),
             }
         };
+        let severity = (rules.severity)(&observation.command);
         match &observation.state {
-            State::Bad { what } => is_bad(Kind::Failed, what.clone(), rules.now),
+            State::Bad { what } => is_bad(Kind::Failed, severity, what.clone(), rules.now),
+            State::Warning { what } => {
+                is_bad(Kind::Failed, rules.severity_of_warnings, what.clone(), rules.now);
+            }
             State::Late { since } => {
                 let what = format!("it should have run by {}", since.format("%Y-%m-%d %H:%M UTC"));
-                is_bad(Kind::Late, what, *since);
+                is_bad(Kind::Late, severity, what, *since);
             }
             State::InTime => known.retain(|incident| incident.key != key(Kind::Late)),
             State::Good => known.retain(|incident| {
@@ -116,22 +133,30 @@ pub(crate) fn decide(
         }
     }
     for mut incident in known {
-        if incident.announced.is_none() && !rules.is_silent {
-            let severity = incident.severity.parse().unwrap_or(Severity::P1);
+        let is_worse = worse.contains(&incident.id);
+        if is_worse || (incident.announced.is_none() && !rules.is_silent) {
+            let severity = severity_of(&incident);
+            let told = incident.announced.take().unwrap_or_default();
             let channels = rules.channels.iter().filter(|(_, at_least)| severity <= *at_least);
             let channels: Vec<String> = channels.map(|(name, _)| (*name).to_owned()).collect();
             incident.announced = Some(channels.clone());
+            let (told, new) = channels.into_iter().partition(|channel| told.contains(channel));
             let event = match incident.key.kind {
                 Kind::Failed => Event::Failed,
                 Kind::Late => Event::Late,
             };
-            decision.tell(event, &incident, channels);
+            decision.tell(event, &incident, new);
+            decision.tell(Event::Worse, &incident, told);
         }
         if !open.contains(&incident) {
             decision.put.push(incident);
         }
     }
     decision
+}
+
+fn severity_of(incident: &Incident) -> Severity {
+    incident.severity.parse().unwrap_or(Severity::P1)
 }
 
 impl Decision {
@@ -173,6 +198,7 @@ mod tests {
             let rules = Rules {
                 channels: &[("all", Severity::P4), ("urgent", Severity::P2)],
                 severity: &|command| if command == "backup" { Severity::P2 } else { Severity::P3 },
+                severity_of_warnings: Severity::P4,
                 is_silent,
                 run: &format!("run {}", self.n_runs),
                 now,
@@ -242,11 +268,30 @@ mod tests {
         assert_eq!(world.told(true, &[observed("backup", State::Good)]), [(Event::Recovered, 2)]);
     }
 
+    #[test]
+    fn what_becomes_more_urgent_is_told_again_and_to_those_who_were_not_told() {
+        let mut world = World::default();
+        let warning = || observed("backup", State::Warning { what: "80 %".to_owned() });
+        assert_eq!(world.told(false, &[warning()]), [(Event::Failed, 1)]);
+        assert_eq!(world.told(false, &[warning()]), []);
+        // After a silence, not in it.
+        assert_eq!(world.told(true, &[observed("backup", bad())]), []);
+        let news = world.run(false, &[observed("backup", bad())]);
+        let told: Vec<_> = news.iter().map(|n| (n.event, n.channels.join(" "))).collect();
+        assert_eq!(told, [(Event::Failed, "urgent".to_owned()), (Event::Worse, "all".to_owned())]);
+        assert_eq!((&*news[0].incident.severity, &*news[0].incident.what), ("P2", "no disk"));
+        // Less urgent is no news, nor is the same once more.
+        assert_eq!(world.told(false, &[warning()]), []);
+        assert_eq!(world.told(false, &[observed("backup", bad())]), []);
+        assert_eq!(world.told(false, &[observed("backup", State::Good)]), [(Event::Recovered, 2)]);
+    }
+
     fn any_observation() -> impl Strategy<Value = Observation> {
         let state = prop_oneof![
             Just(State::Good),
             Just(State::InTime),
             Just(bad()),
+            Just(State::Warning { what: "nearly".to_owned() }),
             Just(State::Late { since: Moment::default() }),
         ];
         (prop_oneof![Just("backup"), Just("restore")], prop_oneof![Just(""), Just("disk")], state)
@@ -280,7 +325,9 @@ mod tests {
             for events in told.values() {
                 let is_right = matches!(
                     events[..],
-                    [Event::Failed | Event::Late] | [Event::Failed | Event::Late, Event::Recovered]
+                    [Event::Failed | Event::Late]
+                        | [Event::Failed | Event::Late, Event::Recovered | Event::Worse]
+                        | [Event::Failed, Event::Worse, Event::Recovered]
                 );
                 prop_assert!(is_right, "{events:?}");
             }

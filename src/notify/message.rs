@@ -13,6 +13,8 @@ const VERSION: u8 = 1;
 pub(crate) enum Event {
     Failed,
     Late,
+    /// It has become more urgent since it was told.
+    Worse,
     Recovered,
     /// Nothing: somebody tries the channel.
     Test,
@@ -91,6 +93,7 @@ impl Message {
             Event::Failed if self.subject.is_empty() => "failed",
             Event::Failed => "is not well",
             Event::Late => "is late",
+            Event::Worse => "is worse",
             Event::Recovered => "is well again",
             Event::Test => "works",
         };
@@ -109,6 +112,9 @@ impl Message {
                 time(self.at)
             )),
             Event::Late => text.push_str(&format!("Late by {lasted}.\n")),
+            Event::Worse => {
+                text.push_str(&format!("It began {} ({lasted} ago).\n", time(self.since)));
+            }
             Event::Failed | Event::Test => {}
         }
         text.push_str(&format!("Seen {} by run {}.\n", time(self.at), self.run));
@@ -130,6 +136,9 @@ impl Message {
         let first = format!("<{}@{domain}>", self.incident);
         match self.event {
             Event::Recovered => (format!("<{}.recovered@{domain}>", self.incident), Some(first)),
+            Event::Worse => {
+                (format!("<{}.{}@{domain}>", self.incident, self.severity), Some(first))
+            }
             Event::Failed | Event::Late | Event::Test => (first, None),
         }
     }
@@ -209,6 +218,8 @@ mod tests {
         let (first, none) = message(Event::Failed, "").mail_ids("example.com");
         let (end, answered) = message(Event::Recovered, "").mail_ids("example.com");
         assert_eq!((none, answered.as_ref()), (None, Some(&first)));
-        assert_ne!(first, end);
+        let (worse, answered) = message(Event::Worse, "").mail_ids("example.com");
+        assert_eq!(answered.as_ref(), Some(&first));
+        assert!(first != end && first != worse && worse != end);
     }
 }

@@ -52,7 +52,11 @@ pub(crate) fn settle(
     let channels = notify.channels.iter().map(|channel| (channel.name.as_str(), channel.at_least));
     let channels: Vec<(&str, Severity)> = channels.collect();
     let severity = |command: &str| notify.severity(command);
-    let rules = |is_silent| Rules { channels: &channels, severity: &severity, is_silent, run, now };
+    let severity_of_warnings = notify.severity_of_warnings();
+    let rules = |is_silent| {
+        let (channels, severity) = (&channels, &severity);
+        Rules { channels, severity, severity_of_warnings, is_silent, run, now }
+    };
     let work = |store: &mut Store| {
         let is_silent = is_silent(store, now)?;
         let decision = decide(observations, &store.incidents()?, &rules(is_silent));
@@ -64,7 +68,8 @@ pub(crate) fn settle(
         }
         for (channel, message) in addressed(&decision, run, now) {
             let body = serde_json::to_string(&message).unwrap_or_default();
-            let id = format!("{}-{:?}-{channel}", message.incident, message.event);
+            let Message { incident, event, severity, .. } = &message;
+            let id = format!("{incident}-{event:?}-{severity}-{channel}");
             let (queued_at, attempts, error) = (now, 0, None);
             store.put_message(&Waiting { id, channel, body, queued_at, attempts, error })?;
         }
@@ -134,12 +139,22 @@ pub(crate) fn deliver(
                 for message in unsettled.into_iter().take_while(|_| has_time()) {
                     if let Err(error) = send(channel, message, stop) {
                         tracing::warn!("`{}` could not be told: {error}", channel.name);
-                        return;
+                        if !error.is_about_the_message {
+                            return;
+                        }
                     }
                 }
+                let mut refused = BTreeSet::new();
                 for queued in own.into_iter().take_while(|_| has_time()) {
-                    if !deliver_one(history, channel, queued, now, stop) {
-                        return;
+                    let Some(message) = read(history, queued) else { continue };
+                    // Nobody is told of an end before the beginning.
+                    if refused.contains(&message.incident) {
+                        continue;
+                    }
+                    match deliver_one(history, channel, queued, &message, now, stop) {
+                        Delivered::Yes => {}
+                        Delivered::Refused => drop(refused.insert(message.incident)),
+                        Delivered::No => return,
                     }
                 }
             });
@@ -147,47 +162,64 @@ pub(crate) fn deliver(
     });
 }
 
-/// Sends one message of the outbox; false if those behind it have to wait as well.
+/// Reads a message of the outbox, and removes it if that cannot be done.
+fn read(history: &History, queued: &Waiting) -> Option<Message> {
+    let read = serde_json::from_str(&queued.body);
+    read.inspect_err(|error| {
+        tracing::warn!("a message in the outbox cannot be read, and is dropped: {error}");
+        done(history.with(|store| store.remove_message(&queued.id)));
+    })
+    .ok()
+}
+
+/// What became of a message.
+enum Delivered {
+    /// It is out of the way.
+    Yes,
+    /// It alone is not taken: other incidents may be told.
+    Refused,
+    /// Those behind it have to wait as well.
+    No,
+}
+
+/// Sends one message of the outbox.
 fn deliver_one(
     history: &History,
     channel: &Channel,
     queued: &Waiting,
+    message: &Message,
     now: Moment,
     stop: &Stop,
-) -> bool {
+) -> Delivered {
     let Waiting { id, queued_at, attempts, .. } = queued;
     let claimed = history.with(|store| store.claim_message(id, now, now - STALE));
     match claimed {
         Ok(true) => {}
         // Another run is at it.
-        Ok(false) => return false,
+        Ok(false) => return Delivered::No,
         Err(error) => {
             done(Err(error));
-            return false;
+            return Delivered::No;
         }
     }
     let name = &channel.name;
-    let sent = match serde_json::from_str(&queued.body) {
-        Ok(message) => send(channel, &message, stop),
-        Err(error) => Err(format!("the message cannot be read: {error}")),
-    };
-    match sent {
+    match send(channel, message, stop) {
         Ok(()) => {
             done(history.with(|store| store.remove_message(id)));
-            true
+            Delivered::Yes
         }
         Err(error) if now - *queued_at > GIVEN_UP => {
             tracing::warn!("`{name}` could not be told for 7 days, which is given up: {error}");
             done(history.with(|store| store.remove_message(id)));
-            true
+            Delivered::Yes
         }
         Err(error) => {
             let attempt = attempts + 1;
             tracing::warn!(
                 "`{name}` could not be told (attempt {attempt}), the next run tries again: {error}"
             );
-            done(history.with(|store| store.return_message(id, &error)));
-            false
+            done(history.with(|store| store.return_message(id, &error.why)));
+            if error.is_about_the_message { Delivered::Refused } else { Delivered::No }
         }
     }
 }
@@ -199,26 +231,42 @@ fn done(result: Result<(), history::Error>) {
     }
 }
 
-/// Sends a message to a channel and waits until it was taken, for ten seconds at most. The error shows no secret.
-pub(crate) fn send(channel: &Channel, message: &Message, stop: &Stop) -> Result<(), String> {
+/// Why a message was not taken. It shows no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{why}")]
+pub(crate) struct NotTaken {
+    why: String,
+    /// Others may be taken: the receiver is there, and refuses this one.
+    is_about_the_message: bool,
+}
+
+impl From<String> for NotTaken {
+    fn from(why: String) -> NotTaken {
+        NotTaken { why, is_about_the_message: false }
+    }
+}
+
+/// Sends a message to a channel and waits until it was taken, for ten seconds at most.
+pub(crate) fn send(channel: &Channel, message: &Message, stop: &Stop) -> Result<(), NotTaken> {
     match &channel.to {
         Recipient::Webhook(url) => post(url, &serde_json::json!(message), stop),
         Recipient::Slack(url) => post(url, &message.slack(), stop),
         Recipient::Email(settings) => {
             let (settings, message) = (settings.clone(), message.clone());
-            let (sender, answer) = mpsc::channel::<Result<(), String>>();
+            let (sender, answer) = mpsc::channel::<Result<(), NotTaken>>();
             let stopped = sender.clone();
-            let _on_stop = stop.on_stop(move || drop(stopped.send(Err("stopped".to_owned()))));
+            let is_over = || NotTaken::from("stopped".to_owned());
+            let _on_stop = stop.on_stop(move || drop(stopped.send(Err(is_over()))));
             let work = move || drop(sender.send(email::send(&settings, &message)));
             let spawned = std::thread::Builder::new().name("mail".to_owned()).spawn(work);
             spawned.map_err(|error| error.to_string())?;
-            let late = |_| Err(format!("it took more than {} s", TIMEOUT.as_secs()));
+            let late = |_| Err(format!("it took more than {} s", TIMEOUT.as_secs()).into());
             answer.recv_timeout(TIMEOUT).unwrap_or_else(late)
         }
     }
 }
 
-fn post(url: &SecretSource, document: &serde_json::Value, stop: &Stop) -> Result<(), String> {
+fn post(url: &SecretSource, document: &serde_json::Value, stop: &Stop) -> Result<(), NotTaken> {
     let url = url.read().map_err(|problem| problem.to_string())?;
     let request = http::Request {
         method: http::Method::POST,
@@ -231,6 +279,10 @@ fn post(url: &SecretSource, document: &serde_json::Value, stop: &Stop) -> Result
     // Not the body of the answer: it may repeat the token.
     match http::send(&request).map_err(|error| error.to_string())?.status {
         200..300 => Ok(()),
-        status => Err(format!("it answered with status {status}")),
+        status => Err(NotTaken {
+            why: format!("it answered with status {status}"),
+            // RFC 9110, 15.5: bad request, content too large, unprocessable content.
+            is_about_the_message: matches!(status, 400 | 413 | 422),
+        }),
     }
 }

@@ -143,6 +143,33 @@ fn what_cannot_be_delivered_waits_and_changes_nothing() {
 }
 
 #[test]
+fn a_message_that_is_refused_keeps_others_from_nobody() {
+    let (_, sandbox, receiver) = sandbox();
+    receiver.answer_next(&[400, 400]);
+    let _failed = fail(&sandbox);
+    sandbox.run(&["verify-backup", "--repository", BROKEN]).ends_with(3);
+    // The end of the first waits until its beginning was taken.
+    receiver.answer_next(&[422]);
+    sandbox.run(&["backup"]).ends_with(0);
+    sandbox.run(&["verify-backup"]).ends_with(0);
+    let told = bodies(&receiver).into_iter().map(|body| {
+        let [command, event] =
+            ["command", "event"].map(|key| body[key].as_str().unwrap().to_owned());
+        format!("{command} {event}")
+    });
+    let expected = [
+        "backup failed",
+        "backup failed",
+        "verify-backup failed",
+        "backup failed",
+        "backup failed",
+        "backup recovered",
+        "verify-backup recovered",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expected);
+}
+
+#[test]
 fn receivers_that_hang_are_given_up_side_by_side() {
     let (_, sandbox, receiver) = sandbox();
     let hanging = Receiver::start();
@@ -345,20 +372,38 @@ fn each_check_is_told_by_itself() {
             .ends_with(status);
     };
     let channel = "[notify.channels.ops]\nwebhook_file = \"hook\"\n";
-    configure(&sandbox, &format!("{channel}[health.connections]\nwarning = 0\ncritical = 0\n"));
+    let limits = |critical: u8| {
+        let limits = format!("[health.connections]\nwarning = 0\ncritical = {critical}\n");
+        configure(&sandbox, &format!("{channel}{limits}"));
+    };
+    limits(100);
+    health(&[], 1);
+    health(&[], 1);
+    limits(0);
     health(&[], 2);
     health(&[], 2);
+    limits(100);
+    health(&[], 1);
+    // Evidence is kept, and nobody told of that.
+    sandbox.run(&["health-check", "incident", "--out", "evidence"]).ends_with(0);
     configure(&sandbox, channel);
     health(&[], 0);
-    let [failed, recovered] = &bodies(&receiver)[..] else { panic!("{:?}", bodies(&receiver)) };
+    let told = bodies(&receiver);
+    let [failed, worse, recovered] = &told[..] else { panic!("{told:?}") };
     assert_eq!(failed["subject"], format!("connections/{database}"));
-    assert_eq!((&failed["command"], &failed["severity"]), (&"health-check".into(), &"P3".into()));
-    assert!(failed["what"].as_str().unwrap().starts_with("critical: "), "{failed}");
-    assert_eq!((&failed["event"], &recovered["event"]), (&"failed".into(), &"recovered".into()));
+    for (message, event, severity, outcome) in [
+        (failed, "failed", "P3", "warning: "),
+        (worse, "worse", "P2", "critical: "),
+        (recovered, "recovered", "P2", "critical: "),
+    ] {
+        assert_eq!((&message["event"], &message["severity"]), (&event.into(), &severity.into()));
+        assert_eq!(message["command"], "health-check");
+        assert!(message["what"].as_str().unwrap().starts_with(outcome), "{message}");
+    }
     // That nothing can be asked is another thing.
     health(&["--skip", "no-such"], 3);
     health(&[], 0);
-    assert_eq!(events(&receiver)[2..], ["failed", "recovered"]);
+    assert_eq!(events(&receiver)[3..], ["failed", "recovered"]);
 }
 
 #[test]

@@ -49,6 +49,7 @@ fn observations(report: &Report) -> Vec<Observation> {
         let state = match reading.outcome {
             _ if reading.because_of.is_some() => continue,
             Outcome::Ok => State::Good,
+            Outcome::Warning => State::Warning { what: format!("warning: {}", reading.message) },
             bad => State::Bad { what: format!("{}: {}", bad.name(), reading.message) },
         };
         observed.insert((database, &answer.check.name), state);
