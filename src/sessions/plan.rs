@@ -162,7 +162,8 @@ pub(crate) fn plan(
     let cutoff = cutoff(now, rule.grace);
     let figures = match figures(connection, &rule, &relation, cutoff, stop)? {
         Ok(figures) => figures,
-        Err(reason) => return refuse(reason, true),
+        Err(NoFigures::Condition(reason)) => return refuse(reason, true),
+        Err(NoFigures::NoEstimate(reason)) => return refuse(reason, false),
     };
     if let Some(reason) = implausible(&rule.time, &figures) {
         return refuse(format!("{}.{}: {reason}", relation.name, rule.column), true);
@@ -303,14 +304,22 @@ fn blocked(
     Ok((!found.is_empty()).then(|| found.join("; ")))
 }
 
-/// Counts, within a time. The inner error says what is wrong with the condition.
+/// Why nothing is known of how much is expired.
+enum NoFigures {
+    /// The rule's condition is wrong.
+    Condition(String),
+    /// It took too long to count, and there are no statistics.
+    NoEstimate(String),
+}
+
+/// Counts, within a time.
 fn figures(
     connection: &mut Connection,
     rule: &Rule,
     relation: &Relation,
     cutoff: Moment,
     stop: &Stop,
-) -> Result<Result<Figures, String>, Error> {
+) -> Result<Result<Figures, NoFigures>, Error> {
     let failed =
         |e| Error::query(format!("count the expired rows of {}", rule.name), e).or_stopped(stop);
     let began = Instant::now();
@@ -332,15 +341,15 @@ fn figures(
             None
         } else {
             match look(connection, &counts, &parameters, left) {
-                Ok(row) => Some(row),
+                Ok(rows) => rows.into_iter().next(),
                 Err(e) if is_timeout(&e) && stop.reason().is_none() => None,
                 Err(e) if e.code().is_some_and(|code| code.code().starts_with("42")) => {
                     let error = failed(e);
                     let source = std::error::Error::source(&error).map(ToString::to_string);
-                    return Ok(Err(format!(
+                    return Ok(Err(NoFigures::Condition(format!(
                         "its condition cannot be used: {}",
                         source.unwrap_or_default()
-                    )));
+                    ))));
                 }
                 Err(e) => return Err(failed(e)),
             }
@@ -354,6 +363,13 @@ fn figures(
                 latest: row.get(4),
                 estimated: false,
             },
+            None if leaf.rows == 0 && leaf.pages > 0 => {
+                return Ok(Err(NoFigures::NoEstimate(format!(
+                    "how much is expired could not be counted in {} s, nor can it be estimated: ANALYZE {}",
+                    LOOK_TIMEOUT.as_secs(),
+                    quote_table(&leaf.name)
+                ))));
+            }
             None => estimate(connection, &expired, leaf, cutoff).map_err(failed)?,
         };
         figures.add(&of_leaf, &rule.time);
@@ -361,17 +377,18 @@ fn figures(
     Ok(Ok(figures))
 }
 
+/// Asks within a time.
 fn look(
     connection: &mut Connection,
     sql: &str,
     parameters: &[&(dyn ToSql + Sync)],
     timeout: Duration,
-) -> Result<postgres::Row, postgres::Error> {
+) -> Result<Vec<postgres::Row>, postgres::Error> {
     let mut transaction = connection.transaction()?;
     transaction.batch_execute(&limits(LOCK_TIMEOUT, timeout))?;
-    let row = transaction.query_one(sql, parameters)?;
+    let rows = transaction.query(sql, parameters)?;
     transaction.commit()?;
-    Ok(row)
+    Ok(rows)
 }
 
 fn is_timeout(error: &postgres::Error) -> bool {
@@ -389,18 +406,21 @@ fn estimate(
     let values = expired.values(cutoff);
     let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
     let explain = format!("EXPLAIN SELECT FROM {source} WHERE {by_index}");
-    let line: String = look(connection, &explain, &parameters, LOOK_TIMEOUT)?.get(0);
+    // The first line of several is about the whole.
+    let explained = look(connection, &explain, &parameters, LOOK_TIMEOUT)?;
+    let line: String = explained.first().map(|row| row.get(0)).unwrap_or_default();
     let rows = line.split("rows=").nth(1).and_then(|text| text.split(' ').next()?.parse().ok());
     let sample = format!(
         "SELECT min(s.at)::text, max(s.at)::text FROM (SELECT {time} AS at FROM {source} LIMIT {SAMPLE}) AS s"
     );
     let sample = look(connection, &sample, &[], LOOK_TIMEOUT)?;
+    let sampled = |column| sample.first().and_then(|row| row.get(column));
     Ok(Figures {
         rows: leaf.rows,
         expired: rows.unwrap_or(leaf.rows).min(leaf.rows),
         without_time: 0,
-        earliest: sample.get(0),
-        latest: sample.get(1),
+        earliest: sampled(0),
+        latest: sampled(1),
         estimated: true,
     })
 }

@@ -2,9 +2,9 @@
 
 use rustix::process::Signal;
 
-use crate::support::Run;
 use crate::support::running::{Running, by_another_clock, eventually};
 use crate::support::sessions::Site;
+use crate::support::{Cluster, Run, Sandbox, installed};
 
 /// Sessions with a `timestamptz`; the first `n` of `of` are expired, the others live.
 fn sessions(n: u32, of: u32) -> String {
@@ -380,21 +380,24 @@ fn the_deadline_leaves_the_rest_to_the_next_run_and_says_so() {
 
 #[test]
 fn killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on() {
-    let sql = sessions(20_000, 41_000)
+    let sql = sessions(40_000, 81_000)
         + "; CREATE TABLE notes (session int REFERENCES sessions); CREATE INDEX ON notes (session);
            INSERT INTO notes SELECT id FROM sessions, generate_series(1, 2)";
     let child = "[[sessions.rule.children]]\ntable = \"notes\"\ncolumn = \"session\"\nkey = \"id\"\naction = \"delete\"\n";
     let configuration = format!("[sessions]\nbatch_milliseconds = 20\n{RULE}{child}");
     let site = Site::new(&sql, &configuration);
+    let seed = fastrand::u64(..);
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
     let left = || site.sql("SELECT count(*) FROM sessions").parse::<u32>().unwrap();
     let mut before = left();
-    for round in 0..6 {
+    for round in 0..12 {
         let running = Running::start(&site.sandbox, &["cleanup-sessions"]);
         eventually("it has deleted something", || {
             (running.is_over() || left() < before).then_some(())
         });
-        // A little further each time, into the middle of some transaction.
-        std::thread::park_timeout(std::time::Duration::from_millis(round * 3));
+        // Into the middle of some transaction.
+        std::thread::park_timeout(std::time::Duration::from_micros(random.u64(0..40_000)));
         running.signal(Signal::KILL);
         let run = running.end();
         assert!([0, 137].contains(&run.status), "{run:#?}");
@@ -407,9 +410,86 @@ fn killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on() {
     site.clean(0, &[]);
     assert_eq!(
         site.sql("SELECT count(*), (SELECT count(*) FROM notes) FROM sessions"),
-        "21000|42000"
+        "41000|82000"
     );
     assert_eq!(site.sql("SELECT count(*) FROM sessions WHERE expires < now()"), "0");
+}
+
+#[test]
+fn replicas_that_are_behind_are_waited_for() {
+    let primary = Cluster::start(&installed(), &["-c", "wal_level=replica"], &[]);
+    primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby', true)");
+    primary.sql("postgres", &sessions(4000, 9000));
+    let standby = Cluster::standby(&primary, "standby");
+    standby.sql("postgres", "ALTER SYSTEM SET wal_receiver_status_interval = '1s'");
+    let on_standby = |sql: &str| standby.sql("postgres", sql);
+    on_standby("SELECT pg_reload_conf()");
+    eventually("the standby", || {
+        (on_standby("SELECT count(*) FROM sessions") == "9000").then_some(())
+    });
+    let sandbox = Sandbox::new(&primary.url("postgres"));
+    sandbox.write(
+        "opsctl.toml",
+        &format!("[sessions]\nmax_replica_lag = \"1s\"\nbatch_milliseconds = 20\n{RULE}"),
+    );
+    on_standby("SELECT pg_wal_replay_pause()");
+    // Something to be behind with.
+    primary.sql("postgres", "CREATE TABLE t (id int)");
+    let lag = "SELECT coalesce(max(replay_lag) > '1 s', false) FROM pg_stat_replication";
+    eventually("the lag", || (primary.sql("postgres", lag) == "t").then_some(()));
+    let mut command = sandbox.command(&["cleanup-sessions", "--json", "-v"]);
+    let running = Running::spawn(&mut command);
+    let left = || primary.sql("postgres", "SELECT count(*) FROM sessions").parse::<u32>().unwrap();
+    eventually("the first batch", || (left() < 9000).then_some(()));
+    let before = left();
+    // It sleeps a second between two looks.
+    std::thread::park_timeout(std::time::Duration::from_millis(1500));
+    assert_eq!((left(), running.is_over()), (before, false));
+    on_standby("SELECT pg_wal_replay_resume()");
+    let run = running.end().expect(0);
+    assert!(run.stderr.contains("waiting for a replica that is "), "{run:#?}");
+    assert_eq!(left(), 5000);
+}
+
+#[test]
+fn what_cannot_be_counted_in_time_is_estimated_and_said_so() {
+    let gate = "(SELECT pg_sleep(seconds) IS NOT NULL FROM gate)";
+    let sql = sessions(400, 1000)
+        + "; ALTER TABLE sessions SET (autovacuum_enabled = off); CREATE TABLE gate AS SELECT 0 AS seconds";
+    let site = Site::new(&sql, &format!("{RULE}condition = \"{gate}\"\n"));
+    let report = |status: i32, args: &[&str]| {
+        site.sql("UPDATE gate SET seconds = 60");
+        let command = site.sandbox.command(&[&["cleanup-sessions", "--json"], args].concat());
+        let running = Running::spawn(&mut { command });
+        // As the statement's own timeout does it, a minute later.
+        let cancel = format!(
+            "SELECT count(*) FROM (SELECT pg_cancel_backend(pid) FROM pg_stat_activity \
+             WHERE wait_event = 'PgSleep' AND datname = '{}') c",
+            site.database
+        );
+        eventually("it counts", || {
+            let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+            (site.sql(sleeps) == "1").then_some(())
+        });
+        site.sql("UPDATE gate SET seconds = 0");
+        assert_eq!(site.sql(&cancel), "1");
+        let run = running.end().expect(status);
+        let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+        report["databases"][0].clone()
+    };
+    // Without statistics nothing can be said of how much it is.
+    let refused = report(1, &[]);
+    let reason = refused["refused"][0]["reason"].as_str().unwrap();
+    assert!(
+        reason.ends_with("nor can it be estimated: ANALYZE \"public\".\"sessions\""),
+        "{reason}"
+    );
+    site.sql("ANALYZE sessions");
+    let planned = report(0, &["--dry-run"]);
+    assert_eq!(planned["rules"][0]["figures"]["estimated"], true, "{planned:#}");
+    assert_eq!(site.sql("SELECT count(*) FROM sessions"), "1000");
+    let done = report(0, &[]);
+    assert_eq!((&done["deleted"], &done["remaining"]), (&400.into(), &0.into()), "{done:#}");
 }
 
 #[test]

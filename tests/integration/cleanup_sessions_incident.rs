@@ -1,6 +1,9 @@
 //! `opsctl cleanup-sessions revoke` and `lock`: exactly those who are meant, confirmed by number, and told to the audit table.
 
-use crate::support::running::{Running, eventually};
+use std::io::Write as _;
+use std::process::Stdio;
+
+use crate::support::running::{Running, eventually, on_a_terminal};
 use crate::support::sessions::Site;
 
 const TABLES: &str = "
@@ -77,6 +80,29 @@ fn those_who_are_meant_are_revoked_and_the_audit_table_knows() {
     // What is revoked is not revoked again.
     let again = site.sandbox.json(0, &[&revoke[..], &["--yes", "0"]].concat());
     assert_eq!((&again["revoked"], &again["password_resets"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn at_a_terminal_the_number_is_typed() {
+    let site = Site::new(TABLES, &with_web_sessions());
+    let typed = |text: &str, status: i32| {
+        let command = site.sandbox.command(&["cleanup-sessions", "revoke", "--user", "1"]);
+        let mut command = on_a_terminal(&command);
+        let mut terminal = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        terminal.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = terminal.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{said}");
+        assert!(said.contains("Type the number of sessions to go on: "), "{said}");
+        said
+    };
+    for wrong in ["2\n", "yes\n", "\n", "33\n"] {
+        let said = typed(wrong, 1);
+        assert!(said.contains("it is about 3 sessions, not `"), "{said}");
+        assert_eq!(revoked(&site), "");
+    }
+    assert!(typed("3\n", 0).contains("3 sessions revoked"));
+    assert_eq!(revoked(&site), "1 2");
 }
 
 #[test]

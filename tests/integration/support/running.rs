@@ -126,6 +126,19 @@ pub(crate) fn by_another_clock(wanted: &Command, by: &str) -> Command {
     faketime
 }
 
+/// Returns the command that does the same on a terminal, which has what is typed from stdin and shows all on stdout.
+pub(crate) fn on_a_terminal(wanted: &Command) -> Command {
+    let quoted = |word: &std::ffi::OsStr| format!("'{}'", word.to_str().unwrap());
+    let words: Vec<_> =
+        std::iter::once(wanted.get_program()).chain(wanted.get_args()).map(quoted).collect();
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &words.join(" "), "/dev/null"]);
+    let variables = wanted.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    script.env_clear().envs(variables);
+    script.current_dir(wanted.get_current_dir().unwrap_or(Path::new("/")));
+    script
+}
+
 /// Returns the command that does the same where a script may mount what it likes: nobody else sees that.
 pub(crate) fn apart(wanted: &Command, script: &str) -> Command {
     let unshare = |propagation: &[&str]| {
