@@ -93,7 +93,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sessions::batch", &[]),
     ("sessions::walk", &[]),
     ("sessions::expired", &["clock", "config", "db", "sessions::rule"]),
-    ("sessions::preset", &["config", "sessions::catalogue::Shape", "sessions::rule"]),
+    ("sessions::preset", &["config", "sessions::catalogue::Layout", "sessions::rule"]),
     // One invocation.
     (
         "failure",

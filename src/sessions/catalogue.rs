@@ -9,7 +9,7 @@ use crate::db::{Connection, Error, quote_identifier};
 use crate::sessions::expired::quote_table;
 
 /// Tables by schema and name, with their columns and the types of these, such as `character varying`.
-pub(crate) type Shape = BTreeMap<(String, String), BTreeMap<String, String>>;
+pub(crate) type Layout = BTreeMap<(String, String), BTreeMap<String, String>>;
 
 /// A table that is there.
 #[derive(Clone, Debug)]
@@ -63,7 +63,7 @@ pub(crate) enum OnDelete {
 }
 
 /// Reads the columns of all tables of these names, outside of the system's schemas.
-pub(crate) fn shape(connection: &mut Connection, names: &[&str]) -> Result<Shape, Error> {
+pub(crate) fn layout(connection: &mut Connection, names: &[&str]) -> Result<Layout, Error> {
     let sql = "SELECT n.nspname::text, c.relname::text, a.attname::text, pg_catalog.format_type(a.atttypid, NULL) \
                FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped \
@@ -71,12 +71,12 @@ pub(crate) fn shape(connection: &mut Connection, names: &[&str]) -> Result<Shape
                AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
     let rows = connection.query(sql, &[&names]);
-    let mut shape = Shape::new();
+    let mut layout = Layout::new();
     for row in rows.map_err(|e| Error::query("read the tables' columns", e))? {
-        let columns = shape.entry((row.get(0), row.get(1))).or_default();
+        let columns = layout.entry((row.get(0), row.get(1))).or_default();
         columns.insert(row.get(2), row.get(3));
     }
-    Ok(shape)
+    Ok(layout)
 }
 
 /// Finds a table as a statement would find it.
@@ -155,6 +155,17 @@ pub(crate) fn references(connection: &mut Connection, oid: u32) -> Result<Vec<Re
         indexed: row.get(6),
     };
     Ok(rows.iter().map(reference).collect())
+}
+
+/// Returns the columns of a table's primary key, in its order; none if there is none.
+pub(crate) fn primary_key(connection: &mut Connection, oid: u32) -> Result<Vec<String>, Error> {
+    let sql = "SELECT a.attname::text FROM pg_catalog.pg_index i \
+               CROSS JOIN LATERAL unnest(i.indkey[0:i.indnkeyatts - 1]) WITH ORDINALITY AS u(num, ord) \
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num \
+               WHERE i.indrelid = $1 AND i.indisprimary ORDER BY u.ord";
+    let rows = connection.query(sql, &[&oid]);
+    let rows = rows.map_err(|e| Error::query("look for the primary key", e))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Can rows be found, in order, by an index on this column?

@@ -3,7 +3,7 @@
 //! `rule` says what is expired, `preset` knows the tables of frameworks, `expired` writes the condition, `batch` and `walk` decide
 //! what one transaction takes: they do no I/O. `plan` looks at the database and refuses what is not sure; only it makes a
 //! [`plan::Cleaning`], and `apply` takes nothing else. `unlock` resets locks that have lapsed, `revoke` ends sessions in an
-//! incident, `audit` tells a table of both, `catalogue` reads the server's.
+//! incident, `audit` tells a table of both, `sample` shows a few rows, `catalogue` reads the server's.
 //!
 //! The time is the server's, taken once. Nothing is vacuumed here, and no table of a framework is guessed at.
 
@@ -23,6 +23,7 @@ pub(crate) mod plan;
 pub(crate) mod preset;
 pub(crate) mod revoke;
 pub(crate) mod rule;
+pub(crate) mod sample;
 pub(crate) mod unlock;
 mod walk;
 

@@ -195,6 +195,15 @@ fn more_than_half_of_a_table_goes_only_the_first_time_or_where_it_is_said_to_be_
     let dry = site.clean(0, &["--dry-run", "--first-run"]);
     assert_eq!((&dry["rules"][0]["figures"]["rows"], &dry["deleted"]), (&100.into(), &0.into()));
     assert_eq!(site.sql("SELECT count(*) FROM sessions"), "100");
+    // Some of them can be known again, and nobody's key is shown.
+    let sample = &dry["rules"][0]["sample"];
+    assert_eq!((&sample["key"][0], sample["sha256"].as_array().unwrap().len()), (&"id".into(), 3));
+    let hashes = site.sql(
+        "SELECT encode(sha256(convert_to(id::text, 'UTF8')), 'hex') FROM sessions WHERE expires < now()",
+    );
+    for hash in sample["sha256"].as_array().unwrap() {
+        assert!(hashes.lines().any(|line| line == hash.as_str().unwrap()), "{sample:#}");
+    }
     site.configure(&format!("{RULE}max_percent = 60\n"));
     assert_eq!(site.clean(0, &[])["deleted"], 60);
     site.sql("UPDATE sessions SET expires = now() - interval '1 min'");
@@ -203,6 +212,29 @@ fn more_than_half_of_a_table_goes_only_the_first_time_or_where_it_is_said_to_be_
     assert!(run.stdout.contains("40 rows of public.sessions deleted in 1 batch"), "{run:#?}");
     assert!(run.stdout.contains("usable again; the files stay as large as they are"), "{run:#?}");
     assert_eq!(site.sql("SELECT count(*) FROM sessions"), "0");
+}
+
+#[test]
+fn a_database_without_rules_is_not_concerned() {
+    let site = Site::new(&sessions(4, 10), "");
+    let (own, other) = (site.cluster.url(&site.database), site.cluster.url("postgres"));
+    let databases =
+        format!("[databases.own]\nurl = \"{own}\"\n[databases.other]\nurl = \"{other}\"\n");
+    let rule = RULE.replace("table =", "database = \"own\"\ntable =");
+    site.configure(&format!("{databases}{rule}[schedule]\ncleanup_sessions = \"* * * * *\"\n"));
+    let report = site.sandbox.json(0, &["cleanup-sessions"]);
+    let names: Vec<_> =
+        report["databases"].as_array().unwrap().iter().map(|d| &d["database"]).collect();
+    assert_eq!(names, ["own"]);
+    let expects = |args: &[&str], list: &str| {
+        let report = site.sandbox.run(&[args, &["--json"]].concat());
+        let report: serde_json::Value = serde_json::from_str(&report.stdout).unwrap();
+        let all = report[list].as_array().unwrap().iter();
+        let all = all.filter(|row| row.to_string().contains("cleanup-sessions"));
+        all.map(|row| row["database"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(expects(&["status"], "standings"), ["own"]);
+    assert_eq!(expects(&["health-check", "--only", "schedule"], "checks"), ["own"]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{Config, TableName};
 use crate::exit::Exit;
-use crate::sessions::catalogue::{self, Shape};
+use crate::sessions::catalogue::{self, Layout};
 use crate::sessions::preset::{self, Preset, Stated, Zone};
 
 pub(super) fn run(context: &Context, config: &Config) -> anyhow::Result<Report> {
@@ -15,17 +15,17 @@ pub(super) fn run(context: &Context, config: &Config) -> anyhow::Result<Report> 
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
         let mut connection = super::connect(context, &target)?;
-        let shape = catalogue::shape(&mut connection, &preset::tables())?;
-        let found = found(&shape);
+        let layout = catalogue::layout(&mut connection, &preset::tables())?;
+        let found = found(&layout);
         let of = several.then_some(name.as_str());
-        text.push_str(&describe(&name, of, &shape, &found));
+        text.push_str(&describe(&name, of, &layout, &found));
         let presets = found.iter().map(|(preset, schema)| {
             serde_json::json!({
                 "preset": preset.name, "framework": preset.framework, "schema": schema,
                 "grace": preset.grace.map(|stated| stated.source), "zone": preset.zone == Zone::Stated,
             })
         });
-        let unknown: Vec<_> = unknown(&shape, &found).iter().map(TableName::to_string).collect();
+        let unknown: Vec<_> = unknown(&layout, &found).iter().map(TableName::to_string).collect();
         json.push(serde_json::json!({ "database": name, "presets": presets.collect::<Vec<_>>(), "unknown": unknown }));
     }
     let json = serde_json::json!({ "databases": json });
@@ -33,15 +33,15 @@ pub(super) fn run(context: &Context, config: &Config) -> anyhow::Result<Report> 
 }
 
 /// Finds the presets whose tables are there, with their schemas.
-fn found(shape: &Shape) -> Vec<(&'static Preset, String)> {
+fn found(layout: &Layout) -> Vec<(&'static Preset, String)> {
     let of = |preset: &'static Preset| {
-        preset::schemas(preset, shape).into_iter().map(move |schema| (preset, schema))
+        preset::schemas(preset, layout).into_iter().map(move |schema| (preset, schema))
     };
     preset::PRESETS.iter().flat_map(of).collect()
 }
 
 /// Returns the tables that have the name of a framework's, and are none.
-fn unknown(shape: &Shape, found: &[(&Preset, String)]) -> Vec<TableName> {
+fn unknown(layout: &Layout, found: &[(&Preset, String)]) -> Vec<TableName> {
     let is_known = |schema: &str, table: &str| {
         found.iter().any(|(preset, of)| {
             of == schema && preset.tables.iter().any(|print| print.table == table)
@@ -52,7 +52,7 @@ fn unknown(shape: &Shape, found: &[(&Preset, String)]) -> Vec<TableName> {
         name: name.to_owned(),
     };
     let mut unknown = Vec::new();
-    for ((schema, name), columns) in shape {
+    for ((schema, name), columns) in layout {
         let table = table(schema, name);
         if !is_known(schema, name) && preset::left_alone(&table, columns).is_none() {
             unknown.push(table);
@@ -64,7 +64,7 @@ fn unknown(shape: &Shape, found: &[(&Preset, String)]) -> Vec<TableName> {
 fn describe(
     name: &str,
     database: Option<&str>,
-    shape: &Shape,
+    layout: &Layout,
     found: &[(&Preset, String)],
 ) -> String {
     let mut text = format!(
@@ -105,13 +105,13 @@ fn describe(
             Zone::Utc | Zone::None => {}
         }
     }
-    for ((schema, table), columns) in shape {
+    for ((schema, table), columns) in layout {
         let table = TableName { schema: Some(schema.clone()), name: table.clone() };
         if let Some(reason) = preset::left_alone(&table, columns) {
             writeln!(text, "\n# {table} is left alone: {reason}.").ok();
         }
     }
-    for table in unknown(shape, found) {
+    for table in unknown(layout, found) {
         writeln!(text, "\n# {table} is of nobody who is known: a rule of its own says which column and kind it has.").ok();
     }
     text

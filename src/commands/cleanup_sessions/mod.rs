@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::sessions::apply::{self, Manner};
 use crate::sessions::audit::Trail;
-use crate::sessions::{self, plan, unlock};
+use crate::sessions::{self, plan, sample, unlock};
 
 mod detect;
 mod incident;
@@ -216,7 +216,8 @@ fn carry_out(
             };
             part.warn(&cleaning);
             if args.dry_run {
-                part.would_delete(&cleaning);
+                let sample = sample::sample(connection, &cleaning, &context.stop)?;
+                part.would_delete(&cleaning, &sample);
                 if let Some(refusal) = cleaning.is_too_much().filter(|_| !args.first_run) {
                     part.refuse(refusal);
                 }

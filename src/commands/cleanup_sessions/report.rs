@@ -7,6 +7,7 @@ use crate::config::ChildAction;
 use crate::exit::Exit;
 use crate::sessions::apply::{End, Outcome};
 use crate::sessions::plan::{Cleaning, Refusal};
+use crate::sessions::sample::Sample;
 use crate::sessions::unlock::{self, Unlocking};
 use crate::text::{bytes, count, counted};
 
@@ -88,7 +89,7 @@ impl Part {
     }
 
     /// Says what a rule would delete.
-    pub(super) fn would_delete(&mut self, cleaning: &Cleaning) {
+    pub(super) fn would_delete(&mut self, cleaning: &Cleaning, sample: &Sample) {
         let (rule, figures) = (cleaning.rule(), cleaning.figures());
         let about = if figures.estimated { "about " } else { "" };
         let mut line = format!(
@@ -105,6 +106,11 @@ impl Part {
             line.push_str(&format!("; {} is from {earliest} to {latest}", rule.column));
         }
         self.line(line);
+        if !sample.sha256.is_empty() {
+            let hashes: Vec<_> = sample.sha256.iter().map(|hash| &hash[..16]).collect();
+            let (key, hashes) = (sample.key.join(","), hashes.join(", "));
+            self.line(format!("  such as those with SHA-256({key}) = {hashes}…"));
+        }
         for cascade in cleaning.cascades() {
             let what = if cascade.deleted { "go with them" } else { "would refer to nothing then" };
             let line =
@@ -123,6 +129,7 @@ impl Part {
         self.rules.push(serde_json::json!({
             "rule": rule.name, "table": cleaning.relation().name.to_string(), "cutoff": cleaning.cutoff(),
             "figures": figures, "cascades": cleaning.cascades(), "warnings": cleaning.warnings(),
+            "sample": sample,
         }));
     }
 

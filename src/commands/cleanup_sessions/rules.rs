@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::config::{self, Lock, UnlockWhat, What};
 use crate::db::{Connection, Error};
-use crate::sessions::catalogue::{self, Shape};
+use crate::sessions::catalogue::{self, Layout};
 use crate::sessions::plan::Refusal;
 use crate::sessions::preset::{self, Preset, Wishes};
 use crate::sessions::rule::Rule;
@@ -28,7 +28,7 @@ pub(super) fn rules(
             max_percent: *max_percent,
         }]),
         What::Preset { preset, schema, zone } => {
-            let (preset, shape) = match known(connection, name, preset)? {
+            let (preset, layout) = match known(connection, name, preset)? {
                 Ok(known) => known,
                 Err(refusal) => return Ok(Err(refusal)),
             };
@@ -39,8 +39,8 @@ pub(super) fn rules(
                 condition: condition.as_deref(),
                 max_percent: *max_percent,
             };
-            place(preset, &shape, schema.as_deref())
-                .and_then(|schema| preset::rules(preset, &shape, &schema, wishes))
+            place(preset, &layout, schema.as_deref())
+                .and_then(|schema| preset::rules(preset, &layout, &schema, wishes))
                 .map_err(|reason| refusal(name, reason))
         }
     })
@@ -55,14 +55,14 @@ pub(super) fn lock(
     Ok(match what {
         UnlockWhat::Table(lock) => Ok((lock.clone(), grace.unwrap_or_default())),
         UnlockWhat::Preset { preset, schema } => {
-            let (preset, shape) = match known(connection, name, preset)? {
+            let (preset, layout) = match known(connection, name, preset)? {
                 Ok(known) => known,
                 Err(refusal) => return Ok(Err(refusal)),
             };
             let wishes =
                 Wishes { name, grace: *grace, zone: None, condition: None, max_percent: 100 };
-            place(preset, &shape, schema.as_deref())
-                .and_then(|schema| preset::lock(preset, &shape, &schema, wishes))
+            place(preset, &layout, schema.as_deref())
+                .and_then(|schema| preset::lock(preset, &layout, &schema, wishes))
                 .map_err(|reason| refusal(name, reason))
         }
     })
@@ -77,27 +77,27 @@ fn known(
     connection: &mut Connection,
     rule: &str,
     name: &str,
-) -> Result<Result<(&'static Preset, Shape), Refusal>, Error> {
+) -> Result<Result<(&'static Preset, Layout), Refusal>, Error> {
     let Some(preset) = preset::find(name) else {
         return Ok(Err(refusal(rule, format!("there is no preset `{name}`"))));
     };
     let tables: Vec<&str> = preset.tables.iter().map(|print| print.table).collect();
-    Ok(Ok((preset, catalogue::shape(connection, &tables)?)))
+    Ok(Ok((preset, catalogue::layout(connection, &tables)?)))
 }
 
 /// Decides in which schema the tables of a preset are, or says why they are in none.
-fn place(preset: &Preset, shape: &Shape, stated: Option<&str>) -> Result<String, String> {
+fn place(preset: &Preset, layout: &Layout, stated: Option<&str>) -> Result<String, String> {
     let not = |reason| format!("these are not the tables of {}: {reason}", preset.framework);
     if let Some(schema) = stated {
-        return preset::matches(preset, shape, schema).map(|()| schema.to_owned()).map_err(not);
+        return preset::matches(preset, layout, schema).map(|()| schema.to_owned()).map_err(not);
     }
-    match &preset::schemas(preset, shape)[..] {
+    match &preset::schemas(preset, layout)[..] {
         [one] => Ok(one.clone()),
         [] => {
             let first = preset.tables.first().map_or("", |print| print.table);
-            let has_first = shape.keys().find(|(_, table)| table == first);
+            let has_first = layout.keys().find(|(_, table)| table == first);
             let schema = has_first.map_or("public", |(schema, _)| schema.as_str());
-            let reason = preset::matches(preset, shape, schema).err().unwrap_or_default();
+            let reason = preset::matches(preset, layout, schema).err().unwrap_or_default();
             Err(not(reason))
         }
         several => Err(format!(

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::config::{Child, ChildAction, Lock, TableName, Time};
-use crate::sessions::catalogue::Shape;
+use crate::sessions::catalogue::Layout;
 use crate::sessions::rule::{Rule, Via};
 
 mod table;
@@ -197,10 +197,10 @@ pub(crate) fn differences(print: &Print, columns: &BTreeMap<String, String>) -> 
 }
 
 /// Says why a preset is not that of a schema's tables.
-pub(crate) fn matches(preset: &Preset, shape: &Shape, schema: &str) -> Result<(), String> {
+pub(crate) fn matches(preset: &Preset, layout: &Layout, schema: &str) -> Result<(), String> {
     let mut found = Vec::new();
     for print in preset.tables {
-        match shape.get(&(schema.to_owned(), print.table.to_owned())) {
+        match layout.get(&(schema.to_owned(), print.table.to_owned())) {
             None if print.optional => {}
             None => found.push(format!("there is no table {schema}.{}", print.table)),
             Some(columns) => {
@@ -215,10 +215,10 @@ pub(crate) fn matches(preset: &Preset, shape: &Shape, schema: &str) -> Result<()
 }
 
 /// Returns the schemas whose tables are those of a preset.
-pub(crate) fn schemas(preset: &Preset, shape: &Shape) -> Vec<String> {
+pub(crate) fn schemas(preset: &Preset, layout: &Layout) -> Vec<String> {
     let first = preset.tables.first().map_or("", |print| print.table);
-    let candidates = shape.keys().filter(|(_, table)| table == first).map(|(schema, _)| schema);
-    candidates.filter(|schema| matches(preset, shape, schema).is_ok()).cloned().collect()
+    let candidates = layout.keys().filter(|(_, table)| table == first).map(|(schema, _)| schema);
+    candidates.filter(|schema| matches(preset, layout, schema).is_ok()).cloned().collect()
 }
 
 /// Is this a table that must never be cleaned? Returns why.
@@ -236,7 +236,7 @@ pub(crate) fn left_alone(
 /// Returns the rules of a preset for tables that match it, or says what must be stated.
 pub(crate) fn rules(
     preset: &Preset,
-    shape: &Shape,
+    layout: &Layout,
     schema: &str,
     wishes: Wishes<'_>,
 ) -> Result<Vec<Rule>, String> {
@@ -244,7 +244,7 @@ pub(crate) fn rules(
         return Err(format!("the preset `{}` is for [[sessions.unlock]]", preset.name));
     }
     let zone = zone(preset, wishes.zone)?;
-    let there = |table: &str| shape.contains_key(&(schema.to_owned(), table.to_owned()));
+    let there = |table: &str| layout.contains_key(&(schema.to_owned(), table.to_owned()));
     let table = |name: &str| TableName { schema: Some(schema.to_owned()), name: name.to_owned() };
     let mut rules = Vec::new();
     for known in preset.rules {
@@ -285,7 +285,7 @@ pub(crate) fn rules(
 /// Returns the lock of a preset, and how long it lasts.
 pub(crate) fn lock(
     preset: &Preset,
-    shape: &Shape,
+    layout: &Layout,
     schema: &str,
     wishes: Wishes<'_>,
 ) -> Result<(Lock, Duration), String> {
@@ -293,7 +293,7 @@ pub(crate) fn lock(
         .lock
         .ok_or_else(|| format!("the preset `{}` is for [[sessions.rule]]", preset.name))?;
     let zone = zone(preset, wishes.zone)?;
-    let columns = shape.get(&(schema.to_owned(), known.table.to_owned()));
+    let columns = layout.get(&(schema.to_owned(), known.table.to_owned()));
     let there = |name: &&&str| columns.is_some_and(|columns| columns.contains_key(**name));
     let set = |names: &[&str]| -> Vec<String> {
         names.iter().filter(there).map(|name| (*name).to_owned()).collect()

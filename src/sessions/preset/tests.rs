@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Makes a shape of `table: column type, …`.
-fn shape(tables: &[(&str, &str)]) -> Shape {
+/// Makes a layout of `table: column type, …`.
+fn layout(tables: &[(&str, &str)]) -> Layout {
     let columns = |text: &str| {
         let column = |text: &str| text.trim().split_once(' ').map(|(n, t)| (n.into(), long(t)));
         text.split(',').filter_map(column).collect()
@@ -24,8 +24,8 @@ fn long(name: &str) -> String {
     .to_owned()
 }
 
-fn recognised(shape: &Shape) -> Vec<&'static str> {
-    let is = |preset: &&Preset| !schemas(preset, shape).is_empty();
+fn recognised(layout: &Layout) -> Vec<&'static str> {
+    let is = |preset: &&Preset| !schemas(preset, layout).is_empty();
     PRESETS.iter().filter(is).map(|preset| preset.name).collect()
 }
 
@@ -48,53 +48,53 @@ fn the_configuration_knows_the_same_presets() {
 
 #[test]
 fn four_tables_named_sessions_are_told_apart() {
-    assert_eq!(recognised(&shape(&[("sessions", RAILS_STORE)])), ["rails-session-store"]);
-    assert_eq!(recognised(&shape(&[("sessions", RAILS)])), ["rails-authentication"]);
-    assert_eq!(recognised(&shape(&[("sessions", LARAVEL)])), ["laravel"]);
+    assert_eq!(recognised(&layout(&[("sessions", RAILS_STORE)])), ["rails-session-store"]);
+    assert_eq!(recognised(&layout(&[("sessions", RAILS)])), ["rails-authentication"]);
+    assert_eq!(recognised(&layout(&[("sessions", LARAVEL)])), ["laravel"]);
     let authjs = [("sessions", AUTHJS), ("verification_token", AUTHJS_TOKEN)];
-    assert_eq!(recognised(&shape(&authjs)), ["authjs"]);
+    assert_eq!(recognised(&layout(&authjs)), ["authjs"]);
     // One of nobody's.
     let own = "id bigint, user_id bigint, expires_at timestamptz";
-    assert_eq!(recognised(&shape(&[("sessions", own)])), [] as [&str; 0]);
+    assert_eq!(recognised(&layout(&[("sessions", own)])), [] as [&str; 0]);
 }
 
 #[test]
 fn a_table_with_another_type_is_refused_and_it_is_said_why() {
     let preset = find("laravel").unwrap();
     let other = LARAVEL.replace("last_activity integer", "last_activity bigint");
-    let said = matches(preset, &shape(&[("sessions", &other)]), "public").unwrap_err();
+    let said = matches(preset, &layout(&[("sessions", &other)]), "public").unwrap_err();
     assert_eq!(said, "public.sessions: `last_activity` is bigint, not integer");
-    let said = matches(preset, &shape(&[]), "public").unwrap_err();
+    let said = matches(preset, &layout(&[]), "public").unwrap_err();
     assert_eq!(said, "there is no table public.sessions");
     let said =
-        matches(find("rails-authentication").unwrap(), &shape(&[("sessions", LARAVEL)]), "public");
+        matches(find("rails-authentication").unwrap(), &layout(&[("sessions", LARAVEL)]), "public");
     assert!(said.unwrap_err().contains("there is `payload`, which is another's"));
 }
 
 #[test]
 fn what_only_the_application_knows_must_be_stated() {
     let laravel = find("laravel").unwrap();
-    let tables = shape(&[("sessions", LARAVEL)]);
+    let tables = layout(&[("sessions", LARAVEL)]);
     let said = rules(laravel, &tables, "public", wishes("laravel")).unwrap_err();
     assert!(said.contains("needs `grace`: `lifetime` of config/session.php"), "{said}");
     let grace = Some(Duration::from_secs(7200));
     let rules_ = rules(laravel, &tables, "public", Wishes { grace, ..wishes("l") }).unwrap();
     assert_eq!((rules_[0].grace.as_secs(), &rules_[0].time), (7200, &Time::EpochSeconds));
     let simple = find("connect-pg-simple").unwrap();
-    let tables = shape(&[("session", "sid varchar, sess json, expire timestamp")]);
+    let tables = layout(&[("session", "sid varchar, sess json, expire timestamp")]);
     let said = rules(simple, &tables, "public", wishes("s")).unwrap_err();
     assert!(said.contains("needs `zone`"), "{said}");
     let zone = Some("Europe/Berlin");
     let stated = rules(simple, &tables, "public", Wishes { zone, ..wishes("s") }).unwrap();
     assert_eq!(stated[0].time, Time::Timestamp { zone: "Europe/Berlin".to_owned() });
     let said =
-        rules(find("django").unwrap(), &shape(&[]), "public", Wishes { zone, ..wishes("d") });
+        rules(find("django").unwrap(), &layout(&[]), "public", Wishes { zone, ..wishes("d") });
     assert!(said.unwrap_err().contains("has no `zone`"));
 }
 
 #[test]
 fn links_to_oauth_providers_are_left_alone() {
-    let tables = shape(&[(
+    let tables = layout(&[(
         "accounts",
         "id integer, userId integer, provider varchar, providerAccountId varchar, expires_at bigint",
     )]);
@@ -111,11 +111,11 @@ fn an_unlock_resets_only_what_is_there() {
         "id bigint, encrypted_password varchar, failed_attempts integer, locked_at timestamp";
     let grace = Some(Duration::from_secs(3600));
     let of = |users: &str| {
-        lock(devise, &shape(&[("users", users)]), "public", Wishes { grace, ..wishes("d") })
+        lock(devise, &layout(&[("users", users)]), "public", Wishes { grace, ..wishes("d") })
     };
     assert_eq!(of(users).unwrap().0.set_null, [] as [String; 0]);
     assert_eq!(of(&format!("{users}, unlock_token varchar")).unwrap().0.set_null, ["unlock_token"]);
-    assert!(lock(devise, &shape(&[("users", users)]), "public", wishes("d")).is_err());
+    assert!(lock(devise, &layout(&[("users", users)]), "public", wishes("d")).is_err());
 }
 
 proptest! {
@@ -123,7 +123,7 @@ proptest! {
     #[test]
     fn a_fingerprint_counts_every_column(at in 0..PRESETS.len(), table in 0usize..4, column in 0usize..8, gone: bool) {
         let preset = &PRESETS[at];
-        let mut tables = Shape::new();
+        let mut tables = Layout::new();
         for print in preset.tables {
             let columns = print.columns.iter().map(|(name, kind)| {
                 let kind = match kind {
