@@ -2,13 +2,13 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::support::certificates::{Authority, Request, serve};
 use crate::support::receiver::Receiver;
+use crate::support::running::unshare;
 use crate::support::{Cluster, Run, Sandbox};
 
 /// Writes a configuration that may hold passwords.
@@ -238,11 +238,10 @@ fn a_name_server_that_keeps_silent_is_not_waited_for() {
     sandbox.write("opsctl.toml", &config);
     let opsctl = sandbox.command(&["health-check", "--json", "--tag", "network"]);
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/support/silent_dns.py");
-    let mut command = Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--net", "--mount", "python3", script]).arg(opsctl.get_program());
+    let is_root = rustix::process::geteuid().is_root();
+    let mut command =
+        unshare(if is_root { &["--net"] } else { &["--net", "--user", "--map-root-user"] });
+    command.args(["python3", script]).arg(opsctl.get_program());
     command.args(opsctl.get_args()).env_clear().current_dir(sandbox.dir.path());
     command.envs(opsctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let before = Instant::now();

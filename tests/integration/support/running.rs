@@ -139,16 +139,23 @@ pub(crate) fn on_a_terminal(wanted: &Command) -> Command {
     script
 }
 
-/// Returns the command that does the same where a script may mount what it likes: nobody else sees that.
-pub(crate) fn apart(wanted: &Command, script: &str) -> Command {
+/// Returns an `unshare` that gives its command mounts of its own, and what else is wanted, such as `--net`.
+pub(crate) fn unshare(more: &[&str]) -> Command {
     let unshare = |propagation: &[&str]| {
         let mut command = Command::new("unshare");
         command.arg("--mount").args(propagation);
         command
     };
     // In a chroot there is no mount at / whose events could be kept apart.
-    let works = unshare(&[]).arg("true").stderr(Stdio::null()).status().unwrap().success();
+    let works = unshare(more).arg("true").stderr(Stdio::null()).status().unwrap().success();
     let mut command = unshare(if works { &[] } else { &["--propagation", "unchanged"] });
+    command.args(more);
+    command
+}
+
+/// Returns the command that does the same where a script may mount what it likes: nobody else sees that.
+pub(crate) fn apart(wanted: &Command, script: &str) -> Command {
+    let mut command = unshare(&[]);
     let script = format!("set -eu; {script}; exec \"$@\"");
     command.args(["bash", "-c", &script, "bash"]).arg(wanted.get_program()).args(wanted.get_args());
     let variables = wanted.get_envs().filter_map(|(name, value)| Some((name, value?)));

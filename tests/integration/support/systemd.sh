@@ -11,13 +11,13 @@ set -euo pipefail
 
 die() { echo "systemd.sh: $*" >&2; exit 1; }
 
+# In a chroot there is no mount at / whose events could be kept apart.
+apart=()
+unshare --mount true 2>/dev/null || apart=(--propagation unchanged)
 case ${SYSTEMD_SH:-} in
     '')
         [ "$(id -u)" = 0 ] || exec sudo -n SYSTEMD_SH= "$0" "$@"
         [ $# -ge 3 ] || die "usage: systemd.sh DIR PREPARE COMMAND…"
-        # In a chroot there is no mount at / whose events could be kept apart.
-        apart=()
-        unshare --mount true 2>/dev/null || apart=(--propagation unchanged)
         SYSTEMD_SH=mounts exec unshare --mount "${apart[@]}" bash "$0" "$@"
         ;;
     mounts)
@@ -30,7 +30,7 @@ case ${SYSTEMD_SH:-} in
         trap 'find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true' EXIT
         (
             echo "$BASHPID" >"$group/cgroup.procs"
-            SYSTEMD_SH=inside exec unshare --cgroup --mount --pid --fork --kill-child --mount-proc bash "$0" "$@"
+            SYSTEMD_SH=inside exec unshare --cgroup --mount "${apart[@]}" --pid --fork --kill-child --mount-proc bash "$0" "$@"
         )
         exit
         ;;
