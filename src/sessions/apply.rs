@@ -17,6 +17,8 @@ use crate::sessions::walk::{Position, Walk, Way};
 use crate::sessions::{BATCH_TIMEOUT, LOCK_TIMEOUT, LOOK_TIMEOUT, is_passing, limits, unsigned};
 use crate::stop::Stop;
 
+/// How often it is asked whether replicas are behind.
+const LOOK_AT_REPLICAS: Duration = Duration::from_millis(250);
 /// How long replicas are waited for, before it is given up.
 const LAG_PATIENCE: Duration = Duration::from_secs(600);
 /// How often something may be passed over because it cannot be deleted, before that is an error.
@@ -86,6 +88,7 @@ pub(crate) fn apply(
             ..Outcome::default()
         },
         skips: 0,
+        seen: None,
         may_have_left: false,
     };
     let mut outcome = work.run()?;
@@ -116,6 +119,8 @@ struct Work<'a, 'm> {
     manner: &'a mut Manner<'m>,
     outcome: Outcome,
     skips: u32,
+    /// When replicas were last seen not to be behind.
+    seen: Option<Instant>,
     /// Was anything passed over, so that something may be left? What deletes straight leaves nothing.
     may_have_left: bool,
 }
@@ -335,6 +340,9 @@ impl Work<'_, '_> {
         if stop.sleep(pause(elapsed, self.manner.pause_percent)).is_err() {
             return Ok(Some(End::Stopped));
         }
+        if self.seen.is_some_and(|seen| seen.elapsed() < LOOK_AT_REPLICAS) {
+            return Ok(None);
+        }
         let began = Instant::now();
         loop {
             let sql = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 \
@@ -346,6 +354,7 @@ impl Work<'_, '_> {
             };
             let lag: f64 = row.get(0);
             if lag <= self.manner.max_replica_lag.as_secs_f64() {
+                self.seen = Some(Instant::now());
                 return Ok(None);
             }
             if began.elapsed() > LAG_PATIENCE {

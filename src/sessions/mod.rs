@@ -34,11 +34,11 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one look at a whole table may take, before estimates have to do.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Connects, and fixes what the text of values depends on.
+/// Connects, and fixes what the text of values depends on. To count goes at the pace of one process: others have to work, too.
 pub(crate) fn connect(target: &Target, stop: &Stop) -> Result<Connection, Error> {
     let mut connection = target.connect("opsctl cleanup-sessions", stop)?;
     let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; \
-                    SET statement_timeout = 0; \
+                    SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0; \
                     SET plan_cache_mode = force_custom_plan; SET jit = off; SET idle_in_transaction_session_timeout = '60s'";
     connection
         .batch_execute(settings)

@@ -62,7 +62,7 @@ impl Default for Sessions {
             unlocks: Vec::new(),
             revoke: None,
             audit: None,
-            batch: Duration::from_millis(500),
+            batch: Duration::from_millis(20),
             pause_percent: 10,
             max_replica_lag: Duration::from_secs(10),
         }
