@@ -268,6 +268,28 @@ fn what_lasts_one_run_is_no_alarm_and_what_was_bad_must_be_well_for_sure() {
 }
 
 #[test]
+fn cron_hears_what_is_new_and_no_more() {
+    let cluster = Cluster::shared();
+    let sandbox = Sandbox::new(&cluster.url(&cluster.database()));
+    let quiet = |critical: u8, status: i32| {
+        let limits = format!("[health.connections]\nwarning = 0\ncritical = {critical}\n");
+        sandbox.write("opsctl.toml", if critical == u8::MAX { "" } else { &limits });
+        let run = sandbox.run(&["health-check", "--only", "connections", "--quiet"]).expect(status);
+        run.stdout.split([' ', ':']).next().unwrap().to_owned()
+    };
+    let well = u8::MAX;
+    let said: Vec<_> =
+        [(well, 0), (100, 1), (100, 1), (0, 2), (0, 2), (100, 1), (well, 0), (well, 0)]
+            .map(|(critical, status)| quiet(critical, status))
+            .into();
+    assert_eq!(said, ["", "WARNING", "", "CRITICAL", "", "WARNING", "OK", ""]);
+    // Without a history everything is new.
+    std::fs::remove_dir_all(sandbox.path("state")).unwrap();
+    sandbox.write("state", "in the way");
+    assert_eq!(quiet(0, 2), "CRITICAL");
+}
+
+#[test]
 fn a_history_that_cannot_be_used_holds_no_alarm_back() {
     let mut sandbox = Sandbox::new(&Cluster::shared().url("postgres"));
     sandbox.write("opsctl.toml", "[health.xid-age]\ncritical = 0\nfor = 3\n");

@@ -3,9 +3,10 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::support::{Cluster, Sandbox, installed, other_major};
+use crate::support::{Cluster, Sandbox, installed, other_major, stock};
 
 /// Takes a bundle and returns where it is.
 fn take(sandbox: &Sandbox, args: &[&str]) -> (PathBuf, serde_json::Value) {
@@ -112,6 +113,26 @@ fn the_evidence_is_whole_and_has_nobodys_data() {
     assert!(dir.parent().unwrap().ends_with("bundles") && everything(&dir).contains("hush"));
     holder.kill().unwrap();
     holder.wait().unwrap();
+}
+
+#[test]
+fn the_bundle_can_be_passed_on_as_one_file() {
+    let cluster = Cluster::shared();
+    let sandbox = Sandbox::new(&cluster.url(&cluster.database()));
+    let (dir, report) = take(&sandbox, &["--out", "evidence"]);
+    let archive = PathBuf::from(report["archive"].as_str().unwrap());
+    assert_eq!(archive, PathBuf::from(format!("{}.tar.gz", dir.display())));
+    assert_eq!(archive.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let unpacked = tempfile::tempdir().unwrap();
+    stock(Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(unpacked.path()));
+    stock(
+        Command::new("diff")
+            .arg("-r")
+            .arg(&dir)
+            .arg(unpacked.path().join(dir.file_name().unwrap())),
+    );
+    // Nothing half is left beside it.
+    assert_eq!(std::fs::read_dir(dir.parent().unwrap()).unwrap().count(), 2);
 }
 
 #[test]

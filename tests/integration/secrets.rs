@@ -408,6 +408,37 @@ fn the_urls_of_webhooks_and_the_passwords_of_mail_and_history_are_not_shown() {
 }
 
 #[test]
+fn neither_the_evidence_of_an_incident_nor_what_serves_it_shows_one() {
+    let database = database();
+    let sandbox = Sandbox::new(&format!(
+        "postgresql://postgres:{IN_A_URL}@/{database}?host={}&port={}",
+        server().dir,
+        server().port
+    ));
+    let receiver = Receiver::start();
+    receiver.answer(404).say(CORE);
+    let text = format!(
+        "[notify.channels.a]\nwebhook = \"{}\"\n[[health.http]]\nname = \"api\"\nurl = \"{}\"\n",
+        receiver.url(CORE),
+        receiver.url(CORE)
+    );
+    write_private(&sandbox, "opsctl.toml", &text);
+    let run =
+        sandbox.run(&["health-check", "incident", "--out", "evidence", "-vv", "--json"]).expect(0);
+    check_said(&run);
+    assert!(check_files(&sandbox.path("evidence")) > 20);
+    check_said(&sandbox.run(&["health-check", "-vv", "--json"]));
+    write_private(&sandbox, "token", CORE);
+    // A port that is taken ends it at once.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let listener = std::net::TcpListener::bind(taken).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let serve = ["health-check", "serve", "-vv", "--token-file", "token", "--listen", &address];
+    check_said(&sandbox.run(&serve).expect(3));
+    check_files(&sandbox.path("state"));
+}
+
+#[test]
 fn urls_of_those_who_are_told_are_not_shown() {
     let cluster = Cluster::shared();
     let database = cluster.database();

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use crate::commands::Context;
-use crate::health::{Inquiry, Outcome};
+use crate::health::{Answer, Inquiry, Outcome};
 
 /// Runs of people, with `--only`, lie between those that count for a check.
 const BETWEEN: u32 = 10;
 
-/// What was found of each check, by its name, the last time first.
+/// What was found of each check, by its name, the last time first; and what was said of it the last time.
 #[derive(Default)]
-pub(super) struct Before(BTreeMap<String, Vec<Outcome>>);
+pub(super) struct Before {
+    found: BTreeMap<String, Vec<Outcome>>,
+    said: BTreeMap<String, Outcome>,
+}
 
 impl Before {
     /// Reads as far back as the most patient check needs, and tells each check what was found last.
@@ -28,8 +31,11 @@ impl Before {
         let mut before = Before::default();
         for (name, number) in last.iter().flatten() {
             let number = number.as_u64().and_then(Outcome::from_number);
-            if let (Some(name), Some(outcome)) = (name.strip_suffix(".found"), number) {
-                before.0.entry(name.to_owned()).or_default().push(outcome);
+            let Some(outcome) = number else { continue };
+            if let Some(name) = name.strip_suffix(".found") {
+                before.found.entry(name.to_owned()).or_default().push(outcome);
+            } else if let Some(name) = name.strip_suffix(".status") {
+                before.said.entry(name.to_owned()).or_insert(outcome);
             }
         }
         for check in inquiries.iter_mut().flat_map(|inquiry| &mut inquiry.checks) {
@@ -40,6 +46,12 @@ impl Before {
 
     /// Returns what was found of a check.
     pub(super) fn of(&self, name: &str) -> &[Outcome] {
-        self.0.get(name).map(Vec::as_slice).unwrap_or_default()
+        self.found.get(name).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Is anything said now that was not said the last time?
+    pub(super) fn is_news<'a>(&self, answers: impl IntoIterator<Item = &'a Answer>) -> bool {
+        let said = |name: &str| self.said.get(name).copied().unwrap_or(Outcome::Ok);
+        answers.into_iter().any(|answer| answer.reading.outcome != said(&answer.check.name))
     }
 }

@@ -1,4 +1,4 @@
-//! `opsctl health-check incident`: one folder of evidence, within seconds, from whatever still answers.
+//! `opsctl health-check incident`: one folder of evidence, within seconds, from whatever still answers; and the same as one file.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::Write as _;
@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::json;
 
 use crate::cli::{Format, HealthCheckArgs, IncidentArgs};
@@ -82,11 +84,17 @@ pub(super) fn run(
     bundle.text("README", README.to_owned());
     bundle.end(&report)?;
 
+    // The folder is the evidence; a disk that is full now has room for it at best.
+    let archive = archive(&bundle.dir).inspect_err(|error| {
+        tracing::warn!("there is no archive of the evidence: {}", failure::one_line(error));
+    });
+    let archive = archive.ok();
+
     let seconds = began.elapsed().as_secs_f64();
     let (dir, pieces, missing) = (bundle.dir.display(), bundle.pieces.len(), bundle.missing);
     let stdout = if super::form(context, args) == Format::Json {
         let outcome = report.outcome();
-        let document = json!({ "dir": bundle.dir, "pieces": bundle.pieces, "missing": missing, "status": outcome, "seconds": seconds });
+        let document = json!({ "dir": bundle.dir, "archive": archive, "pieces": bundle.pieces, "missing": missing, "status": outcome, "seconds": seconds });
         format!("{document:#}\n")
     } else {
         let bad = format::human(&report, false, super::has_colours(context));
@@ -95,7 +103,11 @@ pub(super) fn run(
         } else {
             String::new()
         };
-        format!("{bad}\n{pieces} pieces of evidence in {dir}{missing}, in {seconds:.1} s\n")
+        let archive = archive.map(|path| format!("To pass on: {}\n", path.display()));
+        let archive = archive.unwrap_or_default();
+        format!(
+            "{bad}\n{pieces} pieces of evidence in {dir}{missing}, in {seconds:.1} s\n{archive}"
+        )
     };
     Ok(Answered { status: 0, stdout, error: None })
 }
@@ -171,6 +183,19 @@ impl Bundle {
         let written = write(&path, &format!("{document:#}\n"));
         written.with_context(|| format!("`{}` cannot be written", path.display()))
     }
+}
+
+/// Packs the folder into a file beside it, which has its name when it is whole.
+fn archive(dir: &Path) -> anyhow::Result<PathBuf> {
+    let (parent, name) = (dir.parent().context("no parent")?, dir.file_name().context("no name")?);
+    let path = PathBuf::from(format!("{}.tar.gz", dir.display()));
+    let unfinished = tempfile::Builder::new().prefix(".opsctl-incident-").tempfile_in(parent)?;
+    let mut archive = tar::Builder::new(GzEncoder::new(unfinished, Compression::default()));
+    archive.append_dir_all(name, dir)?;
+    let unfinished = archive.into_inner()?.finish()?;
+    unfinished.as_file().sync_all()?;
+    unfinished.persist_noclobber(&path)?;
+    Ok(path)
 }
 
 fn make(dir: &Path) -> std::io::Result<()> {

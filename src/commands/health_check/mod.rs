@@ -77,7 +77,7 @@ fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered>
     let limit = context.global.timeout.unwrap_or(config.health.timeout);
     let began = Instant::now();
     let mut answers = crate::health::run::run(inquiries, limit, &context.stop);
-    if let Some(before) = before {
+    if let Some(before) = &before {
         for answer in &mut answers {
             steady::hold_back(answer, before.of(&answer.check.name));
         }
@@ -88,8 +88,10 @@ fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered>
     remember::note(context, &report, is_whole(args));
     let outcome = report.outcome();
     let verbose = context.global.verbose > 0;
+    let is_news = before.is_none_or(|before| before.is_news(report.answers()));
     let stdout = match form(context, args) {
-        Format::Human if context.global.quiet && outcome == Outcome::Ok => String::new(),
+        // A mail of cron every few minutes is read by nobody.
+        Format::Human if context.global.quiet && !is_news => String::new(),
         Format::Human => format::human(&report, verbose, has_colours(context)),
         Format::Json => format!("{:#}\n", format::json(&report)),
         Format::Nagios => format::nagios(&report, verbose),
