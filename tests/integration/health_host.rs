@@ -70,6 +70,36 @@ fn a_file_system_fills_up() {
 }
 
 #[test]
+fn a_file_system_that_will_be_full_is_seen_coming() {
+    let sandbox = Sandbox::new("postgresql:///nowhere?host=/nowhere");
+    let small = sandbox.path("small").display().to_string();
+    std::fs::create_dir(&small).unwrap();
+    sandbox.write("opsctl.toml", "[health.disk]\npaths = [\"small\"]\n");
+    let first: chrono::DateTime<chrono::Utc> = "2026-11-01T00:00:00Z".parse().unwrap();
+    let (disk, full) = (format!("disk{small}"), format!("disk-full{small}"));
+    let look = |hours: i64, percent: i64| {
+        let now = (first + chrono::TimeDelta::hours(hours)).to_rfc3339();
+        let args = ["health-check", "--json", "--now", &now, "--only", &disk, "--only", &full];
+        let mount = format!(
+            "mount -t tmpfs -o size=20M opsctl-test small; head -c {}K /dev/zero >small/filler",
+            percent * 20 * 1024 / 100
+        );
+        parse(&Run::of(&mut apart(&sandbox.command(&args), &mount)))
+    };
+    // Two percent a day, seen twice a day.
+    for n in 0..24 {
+        expect(&look(12 * n, 40 + n), &full, "ok", "");
+    }
+    expect(&look(12 * 24, 64), &full, "ok", "full in 18 days");
+    for n in 25..48 {
+        let _passed = look(12 * n, 40 + n);
+    }
+    expect(&look(12 * 48, 88), &full, "warning", "full in 6 days");
+    // Nobody looked for a while.
+    expect(&look(12 * 59, 99), &full, "critical", "full in 0 days");
+}
+
+#[test]
 fn the_figures_of_the_machine_are_judged() {
     let sandbox = Sandbox::new("postgresql:///nowhere?host=/nowhere");
     let kinds = ["memory", "cpu", "load"];
