@@ -62,8 +62,8 @@ impl Default for Sessions {
             unlocks: Vec::new(),
             revoke: None,
             audit: None,
-            batch: Duration::from_millis(20),
-            pause_percent: 10,
+            batch: Duration::from_millis(50),
+            pause_percent: 0,
             max_replica_lag: Duration::from_secs(10),
         }
     }
