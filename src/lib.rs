@@ -1,7 +1,7 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! cleans expired sessions, remembers what ran, says what is late, asks everything that the person on call looks at first, tells
+//! cleans expired sessions, does the maintenance that autovacuum left, remembers what ran, says what is late, asks everything that the person on call looks at first, tells
 //! whoever should know, and prints what starts all of it.
 //! This page is the map.
 //!
@@ -51,6 +51,7 @@
 //! | rule | which rows of which table expire when, and what goes with them | policy |
 //! | preset | the rules for the tables of a framework, which must be exactly those | template |
 //! | cutoff | the moment before which a time is over: the server's, less the grace | threshold |
+//! | bloat | the part of a table or an index that is waste, measured or estimated | fragmentation |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -73,6 +74,10 @@
 //!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents
 //!   audit catalogue        the table that is told; what the server says of tables
 //!   rule preset expired batch walk    what expires where, frameworks' tables, the condition, how much at once: pure
+//! maintain/                what autovacuum left:
+//!   look past              the catalogue, in one statement for all tables; what earlier runs noted
+//!   need bloat leftover plan statement    what is needed, what is waste, what may go, in which order, as SQL: pure
+//!   apply reindex guard    statements side by side; an index anew; when to stop
 //! health/                  checks: asked all at once, answered in several formats
 //!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
 //!   check run format       one check, asking all of them, writing the answers down
@@ -226,6 +231,7 @@ mod json_path;
 mod lock;
 mod log;
 mod logs;
+mod maintain;
 mod metrics;
 mod network;
 mod notify;

@@ -34,7 +34,8 @@ use crate::sync::lock;
 pub(crate) fn main() -> ExitCode {
     let environment = Environment::capture();
     let status = match Cli::try_parse() {
-        Ok(Cli { global, command }) => {
+        Ok(Cli { mut global, command }) => {
+            global.json |= command.wants_json();
             let asked = Asked {
                 name: command.name().to_owned(),
                 remembered: (!command.is_about_opsctl())

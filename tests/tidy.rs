@@ -94,6 +94,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sessions::walk", &[]),
     ("sessions::expired", &["clock", "config", "db", "sessions::rule"]),
     ("sessions::preset", &["config", "sessions::catalogue::Layout", "sessions::rule"]),
+    ("maintain", &[BELOW, "db"]),
     // One invocation.
     (
         "failure",
@@ -125,6 +126,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "health",
             "history",
             "lock",
+            "maintain",
             "metrics",
             "notify",
             "ping",
@@ -168,6 +170,7 @@ const PLAIN_SETTINGS: &[&str] =
 const WITHOUT: &[(&str, &str, &str)] = &[
     ("config", "runbook", "its output says what to do; runbooks/exit-codes.md has status 10"),
     ("cleanup-sessions", "cron", "`schedule print` has it where [sessions] has rules"),
+    ("db-maintain", "cron", "`schedule print` has it where there is [maintain]"),
     ("config", "cron", "people ask for it"),
     ("demo", "runbook", "nobody depends on it"),
     ("demo", "cron", "people ask for it"),

@@ -11,8 +11,10 @@ use crate::config::{Compression, Percent};
 use crate::exit::Exit;
 use crate::log::LogFormat;
 use cleanup_sessions::CleanupSessionsArgs;
+use db_maintain::DbMaintainArgs;
 
 pub(crate) mod cleanup_sessions;
+pub(crate) mod db_maintain;
 mod health_check;
 mod schedule;
 
@@ -74,6 +76,7 @@ pub(crate) enum Command {
     VerifyBackup(VerifyBackupArgs),
     Restore(RestoreArgs),
     CleanupSessions(CleanupSessionsArgs),
+    DbMaintain(DbMaintainArgs),
     Status(StatusArgs),
     HealthCheck(HealthCheckArgs),
     History(HistoryArgs),
@@ -107,6 +110,8 @@ const QUESTIONS: &[&str] = &[
     "health-check incident",
     "health-check serve",
     "cleanup-sessions detect",
+    "db-maintain plan",
+    "db-maintain report",
 ];
 
 impl Command {
@@ -124,6 +129,7 @@ impl Command {
             Command::VerifyBackup(_) => "verify-backup",
             Command::Restore(_) => "restore",
             Command::CleanupSessions(args) => args.name(),
+            Command::DbMaintain(args) => args.name(),
             Command::Status(_) => "status",
             Command::HealthCheck(HealthCheckArgs { command: None, .. }) => "health-check",
             Command::HealthCheck(HealthCheckArgs { command: Some(command), .. }) => match command {
@@ -155,6 +161,7 @@ impl Command {
             Command::Backup(args) => args.dry_run,
             Command::Restore(args) => args.dry_run,
             Command::CleanupSessions(args) => args.dry_run,
+            Command::DbMaintain(args) => args.dry_run,
             _ => false,
         }
     }
@@ -167,6 +174,11 @@ impl Command {
             }
             _ => self.name(),
         }
+    }
+
+    /// Is the report to be one JSON document by an option of its own?
+    pub(crate) fn wants_json(&self) -> bool {
+        matches!(self, Command::DbMaintain(args) if args.wants_json())
     }
 
     /// Is it about opsctl itself? Such runs are not worth remembering.

@@ -27,6 +27,7 @@ use crate::window::{self, Opening, Window};
 mod backup;
 mod cleanup_sessions;
 mod config_command;
+mod db_maintain;
 mod demo;
 mod exclusive;
 mod expected;
@@ -133,6 +134,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::VerifyBackup(args) => verify_backup::run(context, &args),
         Command::Restore(args) => restore::run(context, &args),
         Command::CleanupSessions(args) => cleanup_sessions::run(context, &args),
+        Command::DbMaintain(args) => db_maintain::run(context, &args),
         Command::Status(args) => status::run(context, &args),
         Command::HealthCheck(args) => return Ok(Said::Answer(health_check::run(context, &args))),
         Command::History(args) => history_command::run(context, &args),

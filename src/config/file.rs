@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use super::find::Found;
 use super::health::Health;
+use super::maintain::MaintainEntry;
 use super::metrics::MetricsEntry;
 use super::notify::{ChannelEntry, NotifyEntry};
 use super::ping::{COMMANDS as COMMANDS_TOLD, PingEntry};
@@ -19,8 +20,8 @@ use super::schedule::{self, COMMANDS, STATUS, When};
 use super::section::{At, Document, Keys, Section, absolute};
 use super::sessions::SessionsEntry;
 use super::{
-    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, sessions, url,
-    value,
+    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, maintain,
+    sessions, url, value,
 };
 use crate::secret::Secret;
 use crate::window::Window;
@@ -45,6 +46,7 @@ pub(super) const KEYS: Keys = &[
             "history",
             "notify",
             "sessions",
+            "maintain",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -222,6 +224,7 @@ pub(super) const KEYS: Keys = &[
             "health_check",
             "health_warning",
             "cleanup_sessions",
+            "db_maintain",
             "other",
         ],
     ),
@@ -323,6 +326,7 @@ pub(super) const KEYS: Keys = &[
     ("sessions.revoke", &["database", "users", "id", "password_reset", "lock", "from"]),
     ("sessions.revoke.from", &["table", "user", "ip", "since", "set_true", "set_now"]),
     ("sessions.audit", &["table", "action", "subject", "at", "run", "detail"]),
+    ("maintain", maintain::KEYS),
 ];
 
 /// A file's content.
@@ -340,6 +344,7 @@ pub(super) struct File {
     pub(super) ping: PingEntry,
     pub(super) metrics: MetricsEntry,
     pub(super) sessions: SessionsEntry,
+    pub(super) maintain: MaintainEntry,
     pub(super) health: Health,
     pub(super) history: HistoryEntry,
     pub(super) notify: NotifyEntry,
@@ -433,6 +438,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         ping: ping(&document, &top),
         metrics: metrics(&document, &top),
         sessions: sessions::read(&document, &top),
+        maintain: MaintainEntry::read(&document, &top),
         health: Health::read(&document, &top),
         history: history(&document, &top),
         notify: NotifyEntry::read(&document, &top),

@@ -20,6 +20,7 @@ mod error;
 mod file;
 mod find;
 pub(crate) mod health;
+mod maintain;
 mod metrics;
 mod notify;
 mod ping;
@@ -38,6 +39,7 @@ mod tests;
 
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use health::{CheckSettings, Health, Keeper, Log, LogSource, Often, Service};
+pub(crate) use maintain::Maintain;
 pub(crate) use metrics::Metrics;
 pub(crate) use notify::{Channel, Email, Notify, Recipient, Severity, SmtpTls};
 pub(crate) use ping::{COMMANDS as PINGED, Ping};
@@ -187,6 +189,8 @@ pub(crate) struct Config {
     pub(crate) metrics: Metrics,
     /// What `cleanup-sessions` cleans.
     pub(crate) sessions: Sessions,
+    /// What `db-maintain` may do.
+    pub(crate) maintain: Maintain,
     /// What is asked by `health-check`.
     pub(crate) health: Health,
     /// The database that has the history, in place of a file in the state directory.

@@ -77,7 +77,7 @@ pub(crate) enum SmtpTls {
 const WARNING: &str = "health-check, a warning";
 
 /// Keys of `[notify.severity]`, what the history calls the command, and the default. The last is for all others.
-pub(super) const SEVERITIES: [(&str, &str, Severity); 8] = [
+pub(super) const SEVERITIES: [(&str, &str, Severity); 9] = [
     ("backup", "backup", Severity::P2),
     ("verify_backup", "verify-backup", Severity::P2),
     ("restore_test", "verify-backup --restore-test", Severity::P2),
@@ -85,6 +85,7 @@ pub(super) const SEVERITIES: [(&str, &str, Severity); 8] = [
     ("health_check", "health-check", Severity::P2),
     ("health_warning", WARNING, Severity::P3),
     ("cleanup_sessions", "cleanup-sessions", Severity::P3),
+    ("db_maintain", "db-maintain", Severity::P4),
     ("other", "", Severity::P3),
 ];
 

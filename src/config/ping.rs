@@ -16,6 +16,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "verify-backup-restore-test",
     "restore",
     "cleanup-sessions",
+    "db-maintain",
     "health-check",
 ];
 

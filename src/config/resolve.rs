@@ -67,6 +67,7 @@ pub(super) fn load(
         ping: merge.ping(),
         metrics: merge.metrics(),
         sessions: merge.sessions(),
+        maintain: merge.maintain(),
         health: merge.health(),
         history_url: merge.history_url(),
         notify: merge.notify(),
@@ -159,6 +160,10 @@ impl Merge<'_> {
         let sessions = &self.file.sessions.sessions;
         let cleans = !sessions.rules.is_empty() || !sessions.unlocks.is_empty();
         if row.command == "cleanup-sessions" && !cleans {
+            return None;
+        }
+        // It changes the database, and only for those who asked for it.
+        if row.command == "db-maintain" && !self.file.maintain.maintain.stated {
             return None;
         }
         match when.or_else(|| row.default.parse().ok())? {

@@ -88,6 +88,15 @@ pub(super) const COMMANDS: &[Row] = &[
         options: "",
         about: "Sessions and tokens whose time is over. What is left at the deadline goes the next night.",
     },
+    Row {
+        key: "db_maintain",
+        command: "db-maintain",
+        default: "30 0 * * *",
+        timeout: Duration::from_secs(80 * 60),
+        options: "",
+        about: "What autovacuum left: VACUUM and ANALYZE where tables need it, what concurrent builds left behind, and, if\n\
+                [maintain] says so, bloated indexes.",
+    },
 ];
 /// `opsctl status`, which is not among the commands because it would have to judge itself.
 pub(super) const STATUS: &Row = &Row {

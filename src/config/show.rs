@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use super::file::retention_fields;
+use super::maintain::MEBIBYTE;
 use super::notify::SEVERITIES;
 use super::schedule::{COMMANDS, STATUS};
 use super::{
-    Backup, Channel, Credentials, Database, Email, Loaded, Location, Metrics, ObjectLockMode, Ping,
-    Recipient, Repository, S3, SecretSource, ServerSideEncryption, Sessions, UnlockWhat, What,
-    format_duration, url,
+    Backup, Channel, Credentials, Database, Email, Loaded, Location, Maintain, Metrics,
+    ObjectLockMode, Ping, Recipient, Repository, S3, SecretSource, ServerSideEncryption, Sessions,
+    UnlockWhat, What, format_duration, url,
 };
 use crate::secret::Secret;
 
@@ -72,6 +73,7 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
         list.add(format!("verify.query.{}", query.name), query.sql.clone());
     }
     list.sessions(&loaded.config.sessions);
+    list.maintain(&loaded.config.maintain);
     list.shown
 }
 
@@ -231,6 +233,27 @@ impl List<'_> {
         }
         if let Some(audit) = &sessions.audit {
             self.add("sessions.audit.table", audit.table.to_string());
+        }
+    }
+
+    fn maintain(&mut self, maintain: &Maintain) {
+        let Maintain { jobs, reindex, reindex_bloat_percent, probe, max_latency_percent, .. } =
+            maintain;
+        let mebibytes = |bytes: u64| (bytes / MEBIBYTE).to_string();
+        for (key, value) in [
+            ("jobs", jobs.to_string()),
+            ("reindex", reindex.to_string()),
+            ("reindex_bloat_percent", reindex_bloat_percent.to_string()),
+            ("reindex_min_megabytes", mebibytes(maintain.reindex_min_bytes)),
+            ("lock_timeout", format_duration(maintain.lock_timeout)),
+            ("max_time", format_duration(maintain.max_time)),
+            ("max_wal_megabytes", mebibytes(maintain.max_wal)),
+            ("max_replica_lag", format_duration(maintain.max_replica_lag)),
+            ("max_retained_wal_megabytes", mebibytes(maintain.max_retained_wal)),
+            ("probe", probe.clone()),
+            ("max_latency_percent", max_latency_percent.to_string()),
+        ] {
+            self.add(format!("maintain.{key}"), value);
         }
     }
 

@@ -17,6 +17,7 @@ mod cleanup_sessions_frameworks;
 mod cleanup_sessions_incident;
 mod cli;
 mod config;
+mod db_maintain;
 mod demo;
 mod documents;
 mod exit_statuses;
