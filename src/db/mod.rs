@@ -27,7 +27,7 @@ mod tls;
 
 pub(crate) use child_environment::ChildEnvironment;
 pub(crate) use connection::{Connection, ServerVersion};
-pub(crate) use error::Error;
+pub(crate) use error::{Error, one_line};
 pub(crate) use target::Target;
 
 /// Quotes a name for SQL.

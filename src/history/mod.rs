@@ -23,7 +23,7 @@ mod store;
 mod suite;
 mod value;
 
-pub(crate) use store::Store;
+pub(crate) use store::{Figures, Store};
 
 /// How long runs are remembered.
 const KEPT: chrono::TimeDelta = chrono::TimeDelta::days(400);
@@ -173,6 +173,14 @@ impl History {
     pub(crate) fn database_begun(&self, database: &str) {
         let database = database.to_owned();
         lock(&self.state).note(Box::new(move |store, run| store.part_begun(run, &database)));
+    }
+
+    /// Notes numbers of a database that a later run is to know should this one never come to its end.
+    pub(crate) fn note_ahead(&self, database: &str, figures: &Figures) -> Result<(), Error> {
+        let run = lock(&self.state).run.as_ref().map(|run| run.id.to_string());
+        let run = run.ok_or(Error::NoPlace)?;
+        let figures = serde_json::to_string(figures).unwrap_or_default();
+        self.with(|store| store.part_noted(&run, database, &figures))
     }
 
     /// Notes what became of a database: the numbers of its part of the report, see [`figures`], or an error.

@@ -132,6 +132,20 @@ impl Store {
         self.tables.execute(sql, &[run.into(), database.into()]).map(drop)
     }
 
+    /// Notes numbers of a database that a run is still at work on.
+    pub(super) fn part_noted(
+        &mut self,
+        run: &str,
+        database: &str,
+        figures: &str,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE part SET figures = ?3 WHERE run = ?1 AND database = ?2";
+        match self.tables.execute(sql, &[run.into(), database.into(), figures.into()])? {
+            1 => Ok(()),
+            _ => Err(Error::Value),
+        }
+    }
+
     /// Notes what became of a database, or of a part of it.
     pub(super) fn part_ended(
         &mut self,
@@ -144,7 +158,7 @@ impl Store {
         let sql = "INSERT INTO part (run, database, exit, figures, error) VALUES (?1, ?2, ?3, ?4, ?5) \
             ON CONFLICT (run, database) DO UPDATE SET \
             exit = CASE WHEN part.exit > excluded.exit THEN part.exit ELSE excluded.exit END, \
-            figures = excluded.figures, error = coalesce(excluded.error, part.error)";
+            figures = CASE WHEN excluded.figures = '{}' THEN part.figures ELSE excluded.figures END, error = coalesce(excluded.error, part.error)";
         let values = [run.into(), database.into(), exit.into(), figures.into(), error.into()];
         self.tables.execute(sql, &values).map(drop)
     }

@@ -9,6 +9,8 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::{Deref, DerefMut};
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -37,6 +39,8 @@ pub(crate) struct Connection {
     _released: (Sender<()>, Sender<()>),
     _on_stop: OnStop,
     target: Target,
+    /// See [`Connection::passed_over`].
+    passed_over: Arc<AtomicU32>,
 }
 
 impl Deref for Connection {
@@ -109,6 +113,11 @@ impl Connection {
     /// connect through this, for a list of hosts or a name with several addresses may lead elsewhere.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// Returns how often the server passed something over so far because somebody had it locked, as `SKIP_LOCKED` makes it.
+    pub(crate) fn passed_over(&self) -> u32 {
+        self.passed_over.load(Ordering::SeqCst)
     }
 
     /// Returns the server's version.
@@ -323,7 +332,8 @@ impl Attempt<'_> {
         mode: SslMode,
         connector: Option<MakeRustlsConnect>,
     ) -> Result<Result<Connection, postgres::Error>, Failure> {
-        let config = self.config(mode);
+        let passed_over = Arc::<AtomicU32>::default();
+        let config = self.config(mode, &passed_over);
         let canceller = connector.clone();
         let outcome = within(self.target.connect_timeout, self.stop, move || match connector {
             Some(tls) => config.connect(tls),
@@ -333,11 +343,11 @@ impl Attempt<'_> {
             Err(Interrupted::Stopped) => Err(Failure::Final(Error::Stopped)),
             Err(Interrupted::TimedOut(source)) => Err(Failure::Unreachable(source)),
             Ok(Err(e)) => Ok(Err(e)),
-            Ok(Ok(client)) => Ok(Ok(self.guard(client, canceller))),
+            Ok(Ok(client)) => Ok(Ok(self.guard(client, canceller, passed_over))),
         }
     }
 
-    fn config(&self, mode: SslMode) -> postgres::Config {
+    fn config(&self, mode: SslMode, passed_over: &Arc<AtomicU32>) -> postgres::Config {
         let (target, host) = (self.target, self.host);
         let mut config = postgres::Config::new();
         match (host.address, host.is_local()) {
@@ -377,12 +387,23 @@ impl Attempt<'_> {
             ChannelBinding::Prefer => postgres::config::ChannelBinding::Prefer,
             ChannelBinding::Require => postgres::config::ChannelBinding::Require,
         });
-        config.notice_callback(|notice| log_notice(&notice));
+        let passed_over = Arc::clone(passed_over);
+        config.notice_callback(move |notice| {
+            if *notice.code() == SqlState::LOCK_NOT_AVAILABLE {
+                passed_over.fetch_add(1, Ordering::SeqCst);
+            }
+            log_notice(&notice);
+        });
         config
     }
 
     /// Makes the session end its statement when it is time to stop, or when it is dropped.
-    fn guard(&self, client: Client, tls: Option<MakeRustlsConnect>) -> Connection {
+    fn guard(
+        &self,
+        client: Client,
+        tls: Option<MakeRustlsConnect>,
+        passed_over: Arc<AtomicU32>,
+    ) -> Connection {
         let canceller = Canceller { token: client.cancel_token(), tls };
         let (released_first, first) = channel();
         let (released_second, second) = channel();
@@ -396,6 +417,7 @@ impl Attempt<'_> {
             _released: (released_first, released_second),
             _on_stop: on_stop,
             target: self.target.with_host(self.host.clone()),
+            passed_over,
         }
     }
 }

@@ -42,7 +42,7 @@ fn age(check: &Check, rows: &[Row], what: &str) -> anyhow::Result<Reading> {
 }
 
 /// Whoever is oldest decides what VACUUM may remove.
-const HORIZON: &str = "
+pub(crate) const HORIZON: &str = "
     SELECT age, cause FROM (
         SELECT age(backend_xmin) AS age, format('%s pid %s of %s (%s), %s, in its transaction for %s',
             CASE backend_type WHEN 'walsender' THEN 'the standby behind' WHEN 'client backend' THEN 'session' ELSE backend_type END,

@@ -21,6 +21,7 @@ mod server;
 mod session;
 mod sessions;
 
+pub(crate) use age::HORIZON;
 use session::{Row, Server};
 
 /// How long a statement may wait for a lock.
