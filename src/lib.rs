@@ -77,7 +77,7 @@
 //! maintain/                what autovacuum left:
 //!   look past              the catalogue, in one statement for all tables; what earlier runs noted
 //!   need bloat leftover plan statement    what is needed, what is waste, what may go, in which order, as SQL: pure
-//!   apply reindex guard    statements side by side; an index anew; when to stop
+//!   apply reindex guard progress    statements side by side; an index anew; when to stop; how far it is
 //! health/                  checks: asked all at once, answered in several formats
 //!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
 //!   check run format       one check, asking all of them, writing the answers down
@@ -193,6 +193,10 @@
 //! | every wait ends at an interruption | `an_interruption_ends_every_wait`, `a_stop_cancels_the_statement`, `a_stop_ends_the_wait` |
 //! | no check waits longer than its time, even for a resolver that keeps silent | `a_name_server_that_keeps_silent_is_not_waited_for` |
 //! | a certificate is judged as clients judge it | `certificates_are_judged_as_clients_do`, `each_mode_verifies_as_much_as_it_says` |
+//! | what a table needs is decided as autovacuum would, and more never needs less | `thresholds_are_those_of_autovacuum`, `more_never_needs_less` |
+//! | no valid index is dropped, whatever it is called, and no invalid one that may be somebody's | `of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_its_name`, `nothing_goes_that_fails_one_of_the_conditions` |
+//! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |
+//! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `it_stops_when_the_application_or_a_slot_suffers_and_says_so` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command

@@ -94,7 +94,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sessions::walk", &[]),
     ("sessions::expired", &["clock", "config", "db", "sessions::rule"]),
     ("sessions::preset", &["config", "sessions::catalogue::Layout", "sessions::rule"]),
-    ("maintain", &[BELOW, "db"]),
+    (
+        "maintain",
+        &[
+            BELOW,
+            "config::Maintain",
+            "db",
+            "health::postgres::HORIZON",
+            "host::file_system",
+            "text",
+        ],
+    ),
+    ("maintain::need", &[]),
+    ("maintain::bloat", &[]),
     // One invocation.
     (
         "failure",

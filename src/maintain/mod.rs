@@ -8,17 +8,27 @@ use std::time::Duration;
 use crate::db::{Connection, Error, ServerVersion, Target};
 use crate::stop::Stop;
 
+pub(crate) mod apply;
+pub(crate) mod bloat;
+pub(crate) mod guard;
+pub(crate) mod leftover;
+pub(crate) mod look;
+pub(crate) mod need;
+pub(crate) mod past;
+pub(crate) mod plan;
+mod progress;
+mod reindex;
+mod statement;
+
 /// How sessions of a run call themselves.
 pub(crate) const APPLICATION: &str = "opsctl/db-maintain";
 
-#[allow(dead_code, reason = "what is decided by it comes next")]
 /// What is known of a server before anything is asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
     pub(crate) version: ServerVersion,
     pub(crate) is_standby: bool,
     pub(crate) role: String,
-    pub(crate) is_superuser: bool,
     /// May it see what other sessions do?
     pub(crate) may_monitor: bool,
 }
@@ -47,8 +57,7 @@ pub(crate) fn connect(
 /// Asks which server it is, and as whom.
 pub(crate) fn server(connection: &mut Connection) -> Result<Server, Error> {
     let sql = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), current_user::text, \
-               pg_has_role('pg_read_all_stats', 'USAGE'), \
-               coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false)";
+               pg_has_role('pg_read_all_stats', 'USAGE')";
     let row = connection.query_one(sql, &[]);
     let row = row.map_err(|e| Error::query("ask which server it is", e))?;
     Ok(Server {
@@ -56,6 +65,5 @@ pub(crate) fn server(connection: &mut Connection) -> Result<Server, Error> {
         is_standby: row.get(1),
         role: row.get(2),
         may_monitor: row.get(3),
-        is_superuser: row.get(4),
     })
 }

@@ -28,7 +28,7 @@ struct Figure {
     path: &'static str,
 }
 
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 17] = [
     Figure {
         name: "opsctl_backup_tables",
         help: "Tables in the last backup.",
@@ -94,6 +94,42 @@ const FIGURES: [Figure; 11] = [
         help: "Accounts that the last cleaning unlocked.",
         command: "cleanup-sessions",
         path: "unlocked",
+    },
+    Figure {
+        name: "opsctl_maintain_vacuumed",
+        help: "Tables that the last maintenance vacuumed.",
+        command: "db-maintain",
+        path: "vacuumed",
+    },
+    Figure {
+        name: "opsctl_maintain_analyzed",
+        help: "Tables that the last maintenance only analysed.",
+        command: "db-maintain",
+        path: "analyzed",
+    },
+    Figure {
+        name: "opsctl_maintain_reindexed",
+        help: "Indexes that the last maintenance built anew.",
+        command: "db-maintain",
+        path: "reindexed",
+    },
+    Figure {
+        name: "opsctl_maintain_reclaimed_bytes",
+        help: "How much smaller those became.",
+        command: "db-maintain",
+        path: "reclaimed_bytes",
+    },
+    Figure {
+        name: "opsctl_maintain_left",
+        help: "Statements that the last maintenance left, for lack of time or for somebody's sake.",
+        command: "db-maintain",
+        path: "left",
+    },
+    Figure {
+        name: "opsctl_maintain_locked",
+        help: "Statements that the last maintenance left because somebody had the table locked.",
+        command: "db-maintain",
+        path: "locked",
     },
 ];
 

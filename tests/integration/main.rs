@@ -18,6 +18,7 @@ mod cleanup_sessions_incident;
 mod cli;
 mod config;
 mod db_maintain;
+mod db_maintain_reindex;
 mod demo;
 mod documents;
 mod exit_statuses;

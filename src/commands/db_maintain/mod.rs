@@ -1,16 +1,30 @@
 //! `opsctl db-maintain`: plans what a database needs, and does of it what nobody notices.
+//!
+//! `part.rs` says what is planned and what became of it, `report.rs` looks at all the rest and changes nothing.
 
-use crate::cli::db_maintain::{DbMaintainArgs, DbMaintainCommand, MaintainWhat};
+use crate::cli::db_maintain::{DbMaintainArgs, DbMaintainCommand, MaintainWhat, PlanFormat};
+use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{Config, Overrides};
 use crate::db::{Connection, Target};
 use crate::exit::{Exit, Failure};
-use crate::maintain::{self, Server};
+use crate::failure;
+use crate::maintain::apply::{self, Manner};
+use crate::maintain::past::{Past, Work};
+use crate::maintain::plan::{self, Plan, Wish};
+use crate::maintain::{self, Server, look};
 
+mod part;
 mod report;
+
+use part::Part;
 
 /// The oldest server that tells what has to be known.
 const OLDEST: u32 = 14;
+/// So far back notes of earlier runs are looked for.
+const REMEMBERED: chrono::TimeDelta = chrono::TimeDelta::days(60);
+/// The commands whose runs leave such notes.
+const COMMANDS: [&str; 2] = ["db-maintain", "db-maintain plan"];
 
 pub(super) fn run(context: &Context, args: &DbMaintainArgs) -> anyhow::Result<Report> {
     let config = context.load(&args.selection, Overrides::default())?.config;
@@ -20,6 +34,41 @@ pub(super) fn run(context: &Context, args: &DbMaintainArgs) -> anyhow::Result<Re
         Some(DbMaintainCommand::Plan(what)) => maintain(context, &config, what, true),
         None => maintain(context, &config, &args.what, args.dry_run),
     }
+}
+
+fn maintain(
+    context: &Context,
+    config: &Config,
+    what: &MaintainWhat,
+    dry_run: bool,
+) -> anyhow::Result<Report> {
+    let mut parts: Vec<Part> = Vec::new();
+    let single = config.databases.len() == 1;
+    for database in &config.databases {
+        let (target, name) = open::database(context, database)?;
+        let work = || one(context, config, what, &target, &name, dry_run);
+        match context.note(&name, work, |part| (part.exit, part.noted())) {
+            Ok(part) => parts.push(part),
+            // With one database its error is the run's.
+            Err(error) if single => return Err(error),
+            Err(error) => {
+                let (exit, message) = (failure::exit(&error), failure::one_line(&error));
+                tracing::error!("database `{name}`: {message}");
+                parts.push(Part::failed(&name, exit, &message));
+            }
+        }
+    }
+    let mut failed = parts.iter().map(|part| part.exit).filter(|exit| *exit != Exit::Done);
+    let exit = match failed.next() {
+        None => Exit::Done,
+        Some(first) if failed.all(|exit| exit == first) => first,
+        Some(_) => Exit::Failed,
+    };
+    let text = parts.iter().map(|part| part.text.as_str()).collect();
+    let json: Vec<_> = parts.into_iter().map(|part| part.json).collect();
+    let json = serde_json::json!({ "dry_run": dry_run, "databases": json });
+    let silence = if dry_run { Silence::Refused } else { Silence::Allowed };
+    Ok(Report { exit, text, json, silence })
 }
 
 /// Connects, and makes sure that the server is one that this works with.
@@ -47,18 +96,86 @@ fn connect(
     Ok((connection, server))
 }
 
-fn maintain(
+/// Plans for one database, and, unless it is a dry run, applies the plan.
+fn one(
     context: &Context,
     config: &Config,
-    _what: &MaintainWhat,
+    what: &MaintainWhat,
+    target: &Target,
+    name: &str,
     dry_run: bool,
-) -> anyhow::Result<Report> {
-    for database in &config.databases {
-        let (target, name) = open::database(context, database)?;
-        connect(context, config, &target)?;
-        tracing::info!("{name}: nothing is planned");
+) -> anyhow::Result<Part> {
+    let settings = &config.maintain;
+    let (mut connection, server) = connect(context, config, target)?;
+    let exclusive = if dry_run {
+        None
+    } else {
+        let server = Some((target, "db-maintain"));
+        Some(Exclusive::acquire(context, config, ("db-maintain", name), server)?)
+    };
+    let look = look::look(&mut connection, server, settings.reindex_min_bytes)?;
+    let remembered = past(context, name);
+    let wish = Wish {
+        settings,
+        reindex: what.reindex || settings.reindex,
+        only: &what.only,
+        now: context.now,
+    };
+    let planned = plan::plan(&look, &remembered, wish).map_err(|only| {
+        Failure::new(Exit::Usage, format!("there is no table `{only}` in `{name}`"))
+            .hint("Write it as the catalogue has it, without quotes: schema.table.")
+    })?;
+    if dry_run {
+        let part = Part::planned(name, planned);
+        return Ok(if what.format == PlanFormat::Sql { part.into_sql() } else { part });
     }
-    let silence = if dry_run { Silence::Refused } else { Silence::Allowed };
-    let json = serde_json::json!({ "dry_run": dry_run, "databases": [] });
-    Ok(Report { exit: Exit::Done, text: String::new(), json, silence })
+    drop(connection);
+    let part = carry_out(context, config, what, target, (name, &look.server), planned)?;
+    drop(exclusive);
+    Ok(part)
+}
+
+fn carry_out(
+    context: &Context,
+    config: &Config,
+    what: &MaintainWhat,
+    target: &Target,
+    (name, server): (&str, &Server),
+    planned: Plan,
+) -> anyhow::Result<Part> {
+    let part = Part::planned(name, planned.clone());
+    let remember = |work: &[Work]| {
+        let noted = context.history.note_ahead(name, &Work::figures(work));
+        noted.map_err(|error| error.in_full())
+    };
+    let show = |text: String| context.progress.set_message(format!("{name} {text}"));
+    let manner = Manner {
+        target,
+        server,
+        settings: &config.maintain,
+        jobs: usize::try_from(what.jobs.unwrap_or(config.maintain.jobs)).unwrap_or(1),
+        now: context.now,
+        stop: &context.stop,
+        abort: &context.abort,
+        remember: &remember,
+        progress: if context.progress.is_hidden() { None } else { Some(&show) },
+    };
+    let mut part = part.applied(apply::apply(planned, &manner)?);
+    if let Some(reason) = context.stop.reason() {
+        part.stopped(failure::exit_of_stop(reason));
+    }
+    Ok(part)
+}
+
+/// Reads what earlier runs noted of a database. Without a history nothing is known, and less is done.
+fn past(context: &Context, database: &str) -> Past {
+    let since = context.now - REMEMBERED;
+    let runs = context.history.read(|store| store.runs(since, &COMMANDS));
+    let runs = runs.unwrap_or_else(|error| {
+        tracing::warn!("nothing is known of earlier runs: {}", error.in_full());
+        Vec::new()
+    });
+    let ours = runs.iter().filter(|run| COMMANDS.contains(&run.command.as_str()));
+    let parts = ours.flat_map(|run| &run.databases).filter(|part| part.database == database);
+    Past::of(parts.map(|part| &part.figures))
 }
