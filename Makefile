@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test check lint bench bench-sessions build install deps unpacked deny fuzz
+.PHONY: help demo test check lint bench bench-sessions bench-maintain build install deps unpacked deny fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,11 +52,17 @@ bench: ## Measure beside pg_dump on a database of 2.2 GiB, local and S3 (about 2
 	OPSCTL=$(TARGET_DIR)/release/opsctl ZSTD_PG_BIN=$${ZSTD_PG_BIN:-$$bin} bench/with-s3.sh bench/run.sh
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/overhead.sh
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/health.sh
+	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/maintain.sh
 
 bench-sessions: ## Measure cleanup-sessions beside one DELETE on 5 million sessions that are in use (about 5 minutes)
 	@scripts/install-deps.sh bench
 	@$(MAKE) build
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/sessions.sh
+
+bench-maintain: ## Measure db-maintain beside vacuumdb, reindexdb and VACUUM FULL under an application (about 5 minutes)
+	@scripts/install-deps.sh bench
+	@$(MAKE) build
+	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/maintain.sh
 
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release
