@@ -100,7 +100,7 @@ for way in idle full stock opsctl; do
     read -r p99 longest <<<"$(cat "$dir"/log.* | awk -v from="$from" -v to="$to" '{ at = $5 + $6 / 1e6; if (at >= from && at <= to + $3 / 1e6) print $3 }' |
         sort -n | awk '{ a[NR] = $1 } END { if (NR) printf "%.1f %.0f", a[int(NR * 0.99 + 0.5)] / 1000, a[NR] / 1000 }')"
     seconds=$(awk -v a="$from" -v b="$to" 'BEGIN { printf "%.1f", b - a }')
-    size=$(query -c "SELECT sum(pg_relation_size(indexrelid)) / 1000000 FROM pg_index WHERE indrelid = 'accounts'::regclass")
+    size=$(query -c "SELECT (sum(pg_relation_size(indexrelid)) / 1000000)::int FROM pg_index WHERE indrelid = 'accounts'::regclass")
     echo "| $way | $seconds | $p99 | $longest | $size |"
 done
 

@@ -120,3 +120,21 @@ fn for_a_transaction_that_is_open_for_long_nothing_is_begun() {
     assert_eq!(invalid(&site), "theirs_ccnew");
     drop(somebody);
 }
+
+#[test]
+fn when_the_application_becomes_slower_what_runs_is_cancelled() {
+    let site = site();
+    // It is slower while an index is being built.
+    let probe = "SELECT pg_sleep(CASE WHEN EXISTS (SELECT FROM pg_stat_progress_create_index \
+                 WHERE datname = current_database()) THEN 0.12 ELSE 0.03 END)";
+    site.sandbox.write("opsctl.toml", &format!("{CONFIGURATION}probe = \"{probe}\"\n"));
+    let (somebody, running) = in_the_middle(&site);
+    eventually("its statement is cancelled", || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'REINDEX%'";
+        (site.sql(sql) == "0").then_some(())
+    });
+    drop(somebody);
+    let run = running.end().expect(3);
+    assert!(run.stdout.contains("stopped before the end: the probe takes"), "{run:#?}");
+    assert_eq!(invalid(&site), "theirs_ccnew", "{run:#?}");
+}

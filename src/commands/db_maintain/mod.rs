@@ -2,6 +2,8 @@
 //!
 //! `part.rs` says what is planned and what became of it, `report.rs` looks at all the rest and changes nothing.
 
+use std::sync::Mutex;
+
 use crate::cli::db_maintain::{DbMaintainArgs, DbMaintainCommand, MaintainWhat, PlanFormat};
 use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
@@ -13,6 +15,7 @@ use crate::maintain::apply::{self, Manner};
 use crate::maintain::past::{Past, Work};
 use crate::maintain::plan::{self, Plan, Wish};
 use crate::maintain::{self, Server, look};
+use crate::sync::lock;
 
 mod part;
 mod report;
@@ -130,9 +133,7 @@ fn one(
         return Ok(if what.format == PlanFormat::Sql { part.into_sql() } else { part });
     }
     drop(connection);
-    let part = carry_out(context, config, what, target, (name, &look.server), planned)?;
-    drop(exclusive);
-    Ok(part)
+    carry_out(context, config, what, target, (name, &look.server), planned, exclusive)
 }
 
 fn carry_out(
@@ -142,9 +143,14 @@ fn carry_out(
     target: &Target,
     (name, server): (&str, &Server),
     planned: Plan,
+    exclusive: Option<Exclusive>,
 ) -> anyhow::Result<Part> {
     let part = Part::planned(name, planned.clone());
+    let exclusive = Mutex::new(exclusive);
     let remember = |work: &[Work]| {
+        // Another host may be at work if the lock is lost.
+        let held = lock(&exclusive).as_mut().map_or(Ok(()), Exclusive::check);
+        held.map_err(|error| error.to_string())?;
         let noted = context.history.note_ahead(name, &Work::figures(work));
         noted.map_err(|error| error.in_full())
     };
