@@ -184,13 +184,15 @@ impl<'p> Planning<'p> {
         let main = Need::of(settings, &table.main);
         let toast = table.toast.as_ref().map(|toast| Need::of_toast(settings, &table.main, toast));
         let toast = toast.unwrap_or_default();
-        // Of the catalogue ANALYZE passes some tables over.
+        // ANALYZE passes over the table that holds the statistics; of the others in the catalogue autovacuum takes care.
         let is_system = table.name.schema == "pg_catalog";
+        let is_refused = is_system && table.name.name == "pg_statistic";
         let never =
             !is_system && table.analyzed_at.is_none() && !table.has_statistics && table.has_rows();
         let of_main = main.vacuum() || main.freeze();
         let of_toast = toast.vacuum() || toast.freeze();
-        let analyze = (never || main.analyze()) && !self.analyzed.contains(&table.oid);
+        let analyze =
+            (never || main.analyze() && !is_refused) && !self.analyzed.contains(&table.oid);
         self.size(table);
         if !(of_main || of_toast || analyze) {
             return;
