@@ -26,6 +26,16 @@ pub(crate) fn duration(time: chrono::TimeDelta) -> String {
     }
 }
 
+/// Keeps to one line, and to the order in which it is written, whatever a name holds: in SQL a line feed would end the comment.
+pub(crate) fn plain(text: &str) -> String {
+    let visible = |c: char| match c {
+        '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => ' ',
+        c if c.is_control() => ' ',
+        c => c,
+    };
+    text.chars().map(visible).collect()
+}
+
 /// Columns that line up.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,

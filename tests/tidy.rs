@@ -101,12 +101,16 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config::Maintain",
             "db",
             "health::postgres::HORIZON",
+            "health::postgres::Row",
+            "health::postgres::SEQUENCES",
+            "health::postgres::literals",
             "host::file_system",
             "text",
         ],
     ),
     ("maintain::need", &[]),
     ("maintain::bloat", &[]),
+    ("maintain::report::growth", &["clock"]),
     // One invocation.
     (
         "failure",

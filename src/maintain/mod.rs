@@ -18,6 +18,7 @@ pub(crate) mod past;
 pub(crate) mod plan;
 mod progress;
 mod reindex;
+pub(crate) mod report;
 mod statement;
 
 /// How sessions of a run call themselves.

@@ -19,6 +19,7 @@ mod cli;
 mod config;
 mod db_maintain;
 mod db_maintain_reindex;
+mod db_maintain_report;
 mod demo;
 mod documents;
 mod exit_statuses;

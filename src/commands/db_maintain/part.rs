@@ -7,7 +7,7 @@ use crate::maintain::apply::{Done, End, Outcome};
 use crate::maintain::guard::Halt;
 use crate::maintain::past::Past;
 use crate::maintain::plan::{Act, Plan, Step};
-use crate::text::{Table, bytes, counted};
+use crate::text::{Table, bytes, counted, plain};
 
 /// So many lines of a kind stand in the text; the JSON document has more.
 const SHOWN: usize = 40;
@@ -246,11 +246,4 @@ fn more(text: &mut String, n: usize) {
     if n > SHOWN {
         writeln!(text, "  and {} more", crate::text::count((n - SHOWN) as u64)).ok();
     }
-}
-
-/// Keeps to one line whatever a name holds: in SQL it would end the comment.
-fn plain(text: &str) -> String {
-    let visible =
-        |c: char| if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') { ' ' } else { c };
-    text.chars().map(visible).collect()
 }

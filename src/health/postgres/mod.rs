@@ -22,7 +22,9 @@ mod session;
 mod sessions;
 
 pub(crate) use age::HORIZON;
-use session::{Row, Server};
+pub(crate) use objects::SEQUENCES;
+pub(crate) use session::Row;
+use session::Server;
 
 /// How long a statement may wait for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);

@@ -47,7 +47,7 @@ fn checksums(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading>
 
 /// A column of type integer is full long before its sequence is; a cycling sequence is never full. What may not be read has
 /// no value.
-const SEQUENCES: &str = "
+pub(crate) const SEQUENCES: &str = "
     WITH uses AS (
         SELECT refobjid AS rel, refobjsubid AS col, objid AS seq FROM pg_depend
         WHERE classid = 'pg_class'::regclass AND refclassid = 'pg_class'::regclass AND deptype IN ('a', 'i') AND refobjsubid > 0

@@ -24,26 +24,41 @@ pub(super) struct Server {
 
 /// A row by the names of its columns, as text.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Row(pub(super) BTreeMap<String, String>);
+pub(crate) struct Row(pub(super) BTreeMap<String, String>);
 
 impl Row {
+    /// Takes the rows out of what the server answered.
+    pub(crate) fn all(messages: Vec<SimpleQueryMessage>) -> Vec<Row> {
+        let row = |message: SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) => {
+                let columns = row.columns().iter().enumerate();
+                let cells = columns.filter_map(|(n, column)| {
+                    Some((column.name().to_owned(), row.try_get(n).ok()??.to_owned()))
+                });
+                Some(Row(cells.collect()))
+            }
+            _ => None,
+        };
+        messages.into_iter().filter_map(row).collect()
+    }
+
     /// Returns a value; nothing if it is NULL.
-    pub(super) fn get(&self, column: &str) -> Option<&str> {
+    pub(crate) fn get(&self, column: &str) -> Option<&str> {
         self.0.get(column).map(String::as_str)
     }
 
     /// Returns a value, empty if it is NULL.
-    pub(super) fn text(&self, column: &str) -> &str {
+    pub(crate) fn text(&self, column: &str) -> &str {
         self.get(column).unwrap_or_default()
     }
 
     /// Returns a number; NULL is 0.
-    pub(super) fn number(&self, column: &str) -> anyhow::Result<f64> {
+    pub(crate) fn number(&self, column: &str) -> anyhow::Result<f64> {
         let Some(text) = self.get(column) else { return Ok(0.0) };
         text.parse().with_context(|| format!("`{text}` in column `{column}` is not a number"))
     }
 
-    pub(super) fn is(&self, column: &str) -> bool {
+    pub(crate) fn is(&self, column: &str) -> bool {
         matches!(self.text(column), "t" | "true")
     }
 }
@@ -88,16 +103,6 @@ impl Session {
     pub(super) fn rows(&mut self, what: &str, sql: &str) -> anyhow::Result<Vec<Row>> {
         let messages = self.0.simple_query(sql);
         let messages = messages.map_err(|e| db::Error::query(format!("ask for {what}"), e))?;
-        let row = |message: SimpleQueryMessage| match message {
-            SimpleQueryMessage::Row(row) => {
-                let columns = row.columns().iter().enumerate();
-                let cells = columns.filter_map(|(n, column)| {
-                    Some((column.name().to_owned(), row.try_get(n).ok()??.to_owned()))
-                });
-                Some(Row(cells.collect()))
-            }
-            _ => None,
-        };
-        Ok(messages.into_iter().filter_map(row).collect())
+        Ok(Row::all(messages))
     }
 }
