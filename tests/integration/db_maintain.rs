@@ -35,7 +35,7 @@ fn indexes(site: &Site) -> String {
 }
 
 #[test]
-fn a_standby_is_refused() {
+fn a_standby_is_refused_and_reported_on() {
     let primary = Cluster::start(&crate::support::installed(), &["-c", "wal_level=replica"], &[]);
     primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby')");
     let standby = Cluster::standby(&primary, "standby");
@@ -43,6 +43,10 @@ fn a_standby_is_refused() {
     let run = sandbox.run(&["db-maintain"]).expect(1);
     assert!(run.stderr.contains("this server is a standby"), "{run:#?}");
     sandbox.run(&["db-maintain", "plan"]).ends_with(1);
+    let part = sandbox.json(0, &["db-maintain", "report"])["databases"][0].clone();
+    assert_eq!(part["is_standby"], true, "{part:#}");
+    let failed = part["findings"].to_string();
+    assert!(!failed.contains("failed to ask"), "{part:#}");
 }
 
 const TABLES: &str = "

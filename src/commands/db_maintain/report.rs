@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::db::Target;
 use crate::exit::{Exit, Failure};
 use crate::failure;
+use crate::maintain;
 use crate::maintain::report::{self, Earlier, Report as Seen, Wish};
-use crate::maintain::{self};
 
 /// So far back sizes are looked at.
 const REMEMBERED: chrono::TimeDelta = chrono::TimeDelta::days(90);
