@@ -195,7 +195,7 @@
 //! | no check waits longer than its time, even for a resolver that keeps silent | `a_name_server_that_keeps_silent_is_not_waited_for` |
 //! | a certificate is judged as clients judge it | `certificates_are_judged_as_clients_do`, `each_mode_verifies_as_much_as_it_says` |
 //! | what a table needs is decided as autovacuum would, and more never needs less | `thresholds_are_those_of_autovacuum`, `more_never_needs_less` |
-//! | a report waits for no lock, and says of what it could not know that it is unknown | `a_waiting_alter_table_holds_nothing_up`, `every_version_is_reported_on_by_whoever_asks_and_what_is_not_known_is_said` |
+//! | a report does not wait behind an ALTER TABLE, and says of what it could not know that it is unknown | `a_waiting_alter_table_holds_nothing_up`, `every_version_is_reported_on_by_whoever_asks_and_what_is_not_known_is_said` |
 //! | a name is no markup in a page | `nothing_that_is_escaped_is_markup`, `a_page_needs_nothing_else_and_names_are_no_markup` |
 //! | no valid index is dropped, whatever it is called, and no invalid one that may be somebody's | `of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_its_name`, `nothing_goes_that_fails_one_of_the_conditions` |
 //! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |

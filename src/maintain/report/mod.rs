@@ -1,4 +1,4 @@
-//! What is worth a look in a database: sizes, findings, slow statements. It changes nothing, and waits for nobody.
+//! What is worth a look in a database: sizes, findings, slow statements. It changes nothing.
 //!
 //! Sizes are those of the catalogue, as of the last VACUUM or ANALYZE: a size on disk takes a lock, for which a report would wait behind
 //! an ALTER TABLE that waits itself. What cannot be known is a finding, too: `unknown`, with what it needs.
