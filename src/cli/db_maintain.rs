@@ -31,7 +31,7 @@ pub(crate) struct MaintainWhat {
     /// How a plan or the report looks
     #[arg(long, value_enum, default_value = "table")]
     pub(crate) format: PlanFormat,
-    /// Statements at once [default: 2, or what `[maintain]` says]
+    /// Statements at once [default: 2, or `maintain.jobs`]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     pub(crate) jobs: Option<u32>,
     /// Build bloated indexes anew as well (REINDEX CONCURRENTLY)
