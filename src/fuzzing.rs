@@ -37,6 +37,11 @@ pub fn manifest(bytes: &[u8]) {
     assert!(manifest.objects().all(|(name, ..)| Key::new(name).is_some()));
 }
 
+/// A line of COPY's and the line of evidence that is made of it, and the manifest of a segment.
+pub fn archive(bytes: &[u8]) {
+    crate::archive::fuzz(bytes);
+}
+
 /// Connection strings, password files and service files.
 pub fn connection(bytes: &[u8]) {
     crate::db::fuzzing::connection(&String::from_utf8_lossy(bytes));

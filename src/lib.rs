@@ -1,8 +1,9 @@
 //! opsctl takes the place of a team's operations shell scripts around PostgreSQL: one binary that cron runs
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
-//! cleans expired sessions, does the maintenance that autovacuum left, remembers what ran, says what is late, asks everything that the person on call looks at first, tells
-//! whoever should know, and prints what starts all of it.
+//! cleans expired sessions, does the maintenance that autovacuum left, archives old audit rows as evidence, remembers what
+//! ran, says what is late, asks everything that the person on call looks at first, tells whoever should know, and prints what
+//! starts all of it.
 //! This page is the map.
 //!
 //! # Promises
@@ -52,6 +53,9 @@
 //! | preset | the rules for the tables of a framework, which must be exactly those | template |
 //! | cutoff | the moment before which a time is over: the server's, less the grace | threshold |
 //! | bloat | the part of a table or an index that is waste, measured or estimated | fragmentation |
+//! | segment | the archived rows of one window of an audit table, with their manifest | archive file |
+//! | evidence | the rows of a segment as lines that anybody can read and hash | |
+//! | anchor | the newest segment that was seen, written down elsewhere | checkpoint |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
@@ -70,6 +74,11 @@
 //!   repository lease chunk   names and folders; who is at work in them; one chunk, read and compared
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
+//! archive/                 old audit rows as evidence:
+//!   run verify             the stories, from beginning to end
+//!   source folder evidence    the table in one snapshot; names; the rows of a segment, written and read back
+//!   signature              who wrote it, as ssh-keygen knows it
+//!   window row line merkle manifest    what is closed, COPY's text, one line of a row, the tree, the format: pure
 //! sessions/                what is expired goes, and locks that have lapsed:
 //!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents
 //!   audit catalogue        the table that is told; what the server says of tables
@@ -165,6 +174,11 @@
 //! | only rows that are over by the server's clock are deleted | `only_what_is_over_by_the_servers_clock_goes_whatever_the_column`, `in_the_hour_that_a_change_of_the_clocks_repeats_the_later_reading_counts` |
 //! | a table that is not surely the one that is meant is not touched | `a_table_that_is_not_sure_to_be_meant_is_refused`, `a_fingerprint_counts_every_column` |
 //! | a cleaning leaves no half of anything, killed at any moment | `killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on` |
+//! | what a row has is archived as the server writes it, whatever its type | `every_type_is_archived_as_the_server_writes_it` |
+//! | every closed moment is covered once, and what comes late is archived, too | `every_moment_is_in_exactly_one_window`, `by_any_schedule_every_row_is_in_the_archive_once` |
+//! | the tree is that of RFC 6962 | `the_root_is_that_of_the_definition` |
+//! | what is done to an archive is named, also without opsctl | `whatever_is_done_to_an_archive_is_named_here_and_by_the_reference_verifier` |
+//! | an archive that was begun is completed, and nothing in it is overwritten | `killed_at_any_moment_the_next_run_completes_it`, `a_storage_that_fails_at_any_call_leaves_an_archive_that_the_next_run_completes`, `a_day_later_in_the_same_month_nothing_of_the_day_before_is_touched` |
 //! | nobody is unlocked or revoked of whom the audit table was not told | `what_the_audit_table_was_not_told_did_not_happen` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what becomes of a ping or of metrics changes no result | `a_monitor_that_is_not_there_changes_nothing`, `a_monitor_that_hangs_holds_nobody_for_long`, `a_pushgateway_that_hangs_or_is_gone_is_a_warning` |
@@ -214,6 +228,7 @@
 //!
 //! Five names, one word. The compiler asks for the first three, `tests/tidy.rs` for the rest.
 
+mod archive;
 mod backup;
 mod certificate;
 mod child;

@@ -10,9 +10,11 @@ use crate::clock::Moment;
 use crate::config::{Compression, Percent};
 use crate::exit::Exit;
 use crate::log::LogFormat;
+use archive_audit::ArchiveAuditArgs;
 use cleanup_sessions::CleanupSessionsArgs;
 use db_maintain::DbMaintainArgs;
 
+pub(crate) mod archive_audit;
 pub(crate) mod cleanup_sessions;
 pub(crate) mod db_maintain;
 mod health_check;
@@ -77,6 +79,7 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     CleanupSessions(CleanupSessionsArgs),
     DbMaintain(DbMaintainArgs),
+    ArchiveAudit(ArchiveAuditArgs),
     Status(StatusArgs),
     HealthCheck(HealthCheckArgs),
     History(HistoryArgs),
@@ -112,6 +115,7 @@ const QUESTIONS: &[&str] = &[
     "cleanup-sessions detect",
     "db-maintain plan",
     "db-maintain report",
+    "archive-audit list",
 ];
 
 impl Command {
@@ -130,6 +134,7 @@ impl Command {
             Command::Restore(_) => "restore",
             Command::CleanupSessions(args) => args.name(),
             Command::DbMaintain(args) => args.name(),
+            Command::ArchiveAudit(args) => args.name(),
             Command::Status(_) => "status",
             Command::HealthCheck(HealthCheckArgs { command: None, .. }) => "health-check",
             Command::HealthCheck(HealthCheckArgs { command: Some(command), .. }) => match command {
@@ -162,6 +167,7 @@ impl Command {
             Command::Restore(args) => args.dry_run,
             Command::CleanupSessions(args) => args.dry_run,
             Command::DbMaintain(args) => args.dry_run,
+            Command::ArchiveAudit(args) => args.dry_run,
             _ => false,
         }
     }

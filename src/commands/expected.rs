@@ -44,7 +44,11 @@ pub(super) fn commands(expected: &[Expected]) -> Vec<&'static str> {
 
 /// Has a command, as the history has it, anything to do with a database?
 pub(super) fn concerns(config: &Config, command: &str, database: &str) -> bool {
-    command != "cleanup-sessions" || config.sessions.concern(database)
+    match command {
+        "cleanup-sessions" => config.sessions.concern(database),
+        "archive-audit" => config.is_audited(database),
+        _ => true,
+    }
 }
 
 /// Returns how long a run may take that nobody watches.

@@ -24,6 +24,7 @@ use crate::stop::{self, Stop};
 use crate::sync::lock;
 use crate::window::{self, Opening, Window};
 
+mod archive_audit;
 mod backup;
 mod cleanup_sessions;
 mod config_command;
@@ -135,6 +136,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Restore(args) => restore::run(context, &args),
         Command::CleanupSessions(args) => cleanup_sessions::run(context, &args),
         Command::DbMaintain(args) => db_maintain::run(context, &args),
+        Command::ArchiveAudit(args) => archive_audit::run(context, &args),
         Command::Status(args) => status::run(context, &args),
         Command::HealthCheck(args) => return Ok(Said::Answer(health_check::run(context, &args))),
         Command::History(args) => history_command::run(context, &args),

@@ -62,6 +62,14 @@ pub(super) fn repository_until(
     open().with_context(|| format!("repository `{}` cannot be used", config.name))
 }
 
+/// Opens the storage at a location.
+pub(super) fn storage(context: &Context, location: &Location) -> anyhow::Result<Shared> {
+    Ok(match location {
+        Location::Directory(path) => Arc::new(local::Local::open(path.clone())),
+        Location::S3(settings) => Arc::new(s3::S3::open(settings, &context.abort)?),
+    })
+}
+
 /// Opens all repositories of the configuration.
 pub(super) fn repositories(
     context: &Context,

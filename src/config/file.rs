@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::audit::{AUDIT_KEYS, AuditEntry};
 use super::find::Found;
 use super::health::Health;
 use super::maintain::MaintainEntry;
@@ -47,6 +48,7 @@ pub(super) const KEYS: Keys = &[
             "notify",
             "sessions",
             "maintain",
+            "audit",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -225,6 +227,7 @@ pub(super) const KEYS: Keys = &[
             "health_warning",
             "cleanup_sessions",
             "db_maintain",
+            "archive_audit",
             "other",
         ],
     ),
@@ -272,6 +275,7 @@ pub(super) const KEYS: Keys = &[
             "tags",
         ],
     ),
+    ("audit", AUDIT_KEYS),
     ("verify", &["query"]),
     ("verify.query", &["name", "database", "sql", "equals", "at_least", "at_most"]),
     (
@@ -345,6 +349,7 @@ pub(super) struct File {
     pub(super) metrics: MetricsEntry,
     pub(super) sessions: SessionsEntry,
     pub(super) maintain: MaintainEntry,
+    pub(super) audits: Vec<AuditEntry>,
     pub(super) health: Health,
     pub(super) history: HistoryEntry,
     pub(super) notify: NotifyEntry,
@@ -439,6 +444,7 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         metrics: metrics(&document, &top),
         sessions: sessions::read(&document, &top),
         maintain: MaintainEntry::read(&document, &top),
+        audits: AuditEntry::read(&document, &top),
         health: Health::read(&document, &top),
         history: history(&document, &top),
         notify: NotifyEntry::read(&document, &top),

@@ -15,6 +15,7 @@ use crate::environment::Environment;
 use crate::secret::Secret;
 use crate::window::Window;
 
+mod audit;
 mod databases;
 mod error;
 mod file;
@@ -37,6 +38,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use audit::{AuditTable, AuditWindow};
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use health::{CheckSettings, Health, Keeper, Log, LogSource, Often, Service};
 pub(crate) use maintain::Maintain;
@@ -191,6 +193,8 @@ pub(crate) struct Config {
     pub(crate) sessions: Sessions,
     /// What `db-maintain` may do.
     pub(crate) maintain: Maintain,
+    /// What `archive-audit` archives; tables and places together are unique.
+    pub(crate) audits: Vec<AuditTable>,
     /// What is asked by `health-check`.
     pub(crate) health: Health,
     /// The database that has the history, in place of a file in the state directory.
@@ -220,6 +224,11 @@ impl SecretSource {
 }
 
 impl Config {
+    /// Is anything of a database archived?
+    pub(crate) fn is_audited(&self, database: &str) -> bool {
+        self.audits.iter().any(|audit| audit.is_in(database))
+    }
+
     /// Reads every secret that lies in a file and would be read later, and returns what is wrong with them.
     pub(crate) fn unreadable_secrets(&self) -> Vec<Problem> {
         let channels = self.notify.channels.iter().filter_map(|channel| match &channel.to {

@@ -77,7 +77,7 @@ pub(crate) enum SmtpTls {
 const WARNING: &str = "health-check, a warning";
 
 /// Keys of `[notify.severity]`, what the history calls the command, and the default. The last is for all others.
-pub(super) const SEVERITIES: [(&str, &str, Severity); 9] = [
+pub(super) const SEVERITIES: [(&str, &str, Severity); 10] = [
     ("backup", "backup", Severity::P2),
     ("verify_backup", "verify-backup", Severity::P2),
     ("restore_test", "verify-backup --restore-test", Severity::P2),
@@ -86,6 +86,7 @@ pub(super) const SEVERITIES: [(&str, &str, Severity); 9] = [
     ("health_warning", WARNING, Severity::P3),
     ("cleanup_sessions", "cleanup-sessions", Severity::P3),
     ("db_maintain", "db-maintain", Severity::P4),
+    ("archive_audit", "archive-audit", Severity::P3),
     ("other", "", Severity::P3),
 ];
 

@@ -17,6 +17,7 @@ pub(crate) const COMMANDS: &[&str] = &[
     "restore",
     "cleanup-sessions",
     "db-maintain",
+    "archive-audit",
     "health-check",
 ];
 

@@ -56,9 +56,9 @@ pub(super) fn load(
         sources: Sources::default(),
         problems: Vec::new(),
     };
+    let databases = merge.databases();
     let config = Config {
         state_dir: merge.state_dir(host.uid),
-        databases: merge.databases(),
         repositories: merge.repositories(),
         backup: merge.backup(),
         queries: file.queries.clone(),
@@ -68,6 +68,8 @@ pub(super) fn load(
         metrics: merge.metrics(),
         sessions: merge.sessions(),
         maintain: merge.maintain(),
+        audits: merge.audits(databases.len()),
+        databases,
         health: merge.health(),
         history_url: merge.history_url(),
         notify: merge.notify(),
@@ -164,6 +166,9 @@ impl Merge<'_> {
         }
         // It changes the database, and only for those who asked for it.
         if row.command == "db-maintain" && !self.file.maintain.maintain.stated {
+            return None;
+        }
+        if row.command == "archive-audit" && self.file.audits.is_empty() {
             return None;
         }
         match when.or_else(|| row.default.parse().ok())? {

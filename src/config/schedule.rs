@@ -97,6 +97,14 @@ pub(super) const COMMANDS: &[Row] = &[
         about: "What autovacuum left: VACUUM and ANALYZE where tables need it, what concurrent builds left behind, and, if\n\
                 [maintain] says so, bloated indexes.",
     },
+    Row {
+        key: "archive_audit",
+        command: "archive-audit",
+        default: "0 6 * * 0",
+        timeout: hours(4),
+        options: "",
+        about: "Audit rows that are old enough, as evidence that anybody can check. Nothing is deleted.",
+    },
 ];
 /// `opsctl status`, which is not among the commands because it would have to judge itself.
 pub(super) const STATUS: &Row = &Row {

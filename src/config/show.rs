@@ -7,7 +7,7 @@ use super::maintain::MEBIBYTE;
 use super::notify::SEVERITIES;
 use super::schedule::{COMMANDS, STATUS};
 use super::{
-    Backup, Channel, Credentials, Database, Email, Loaded, Location, Maintain, Metrics,
+    AuditTable, Backup, Channel, Credentials, Database, Email, Loaded, Location, Maintain, Metrics,
     ObjectLockMode, Ping, Recipient, Repository, S3, SecretSource, ServerSideEncryption, Sessions,
     UnlockWhat, What, format_duration, url,
 };
@@ -74,6 +74,9 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
     }
     list.sessions(&loaded.config.sessions);
     list.maintain(&loaded.config.maintain);
+    for audit in &loaded.config.audits {
+        list.audit(audit);
+    }
     list.shown
 }
 
@@ -82,6 +85,15 @@ fn shown_url(url: &Secret) -> String {
     let Ok(parsed) = reqwest::Url::parse(url.reveal()) else { return url.to_string() };
     let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://{}{port}/{url}", parsed.scheme(), parsed.host_str().unwrap_or_default())
+}
+
+/// Shows where something lies.
+fn shown_location(location: &Location) -> String {
+    match location {
+        Location::Directory(path) => path.display().to_string(),
+        Location::S3(s3) if s3.prefix.is_empty() => format!("s3://{}", s3.bucket),
+        Location::S3(s3) => format!("s3://{}/{}", s3.bucket, s3.prefix),
+    }
 }
 
 struct List<'l> {
@@ -157,12 +169,7 @@ impl List<'_> {
 
     fn repository(&mut self, key: &str, repository: &Repository) {
         let Repository { name: _, location, retention, recipients, identity_file } = repository;
-        let shown = match location {
-            Location::Directory(path) => path.display().to_string(),
-            Location::S3(s3) if s3.prefix.is_empty() => format!("s3://{}", s3.bucket),
-            Location::S3(s3) => format!("s3://{}/{}", s3.bucket, s3.prefix),
-        };
-        self.add(format!("{key}.location"), shown);
+        self.add(format!("{key}.location"), shown_location(location));
         self.add(format!("{key}.recipients"), recipients.join(", "));
         self.add_path(format!("{key}.identity_file"), identity_file.as_deref());
         for (name, value) in retention_fields(&mut retention.clone()) {
@@ -254,6 +261,16 @@ impl List<'_> {
             ("max_latency_percent", max_latency_percent.to_string()),
         ] {
             self.add(format!("maintain.{key}"), value);
+        }
+    }
+
+    fn audit(&mut self, audit: &AuditTable) {
+        let key = format!("audit.{}", audit.table);
+        let location = shown_location(&audit.location);
+        let (hot, window) = (format_duration(audit.hot_period), audit.window.word());
+        self.add(&key, format!("older than {hot}, by {window}, to {location}"));
+        if let Location::S3(s3) = &audit.location {
+            self.s3(&format!("{key}.s3"), s3);
         }
     }
 

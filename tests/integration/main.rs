@@ -11,6 +11,7 @@
     reason = "these are tests: a surprise must end them"
 )]
 
+mod archive_audit;
 mod backup;
 mod cleanup_sessions;
 mod cleanup_sessions_frameworks;

@@ -1,5 +1,6 @@
 //! What all integration tests stand on: an environment of their own, real servers, and the binary.
 
+pub(crate) mod archive;
 pub(crate) mod broken;
 pub(crate) mod brokers;
 pub(crate) mod certificates;

@@ -1,0 +1,292 @@
+//! The rows of a segment in its storage: written as they come, and read back line by line.
+//!
+//! Where the storage can append, they are one object, `rows.ndjson.zst`. Elsewhere they are objects of a bounded size whose
+//! concatenation is the same, `rows.ndjson.zst.000001` and so on; a single one has the plain name.
+
+use std::io::{self, BufRead as _, BufReader, Read};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+
+use crate::archive::folder::Folder;
+use crate::archive::manifest::{File, hex};
+use crate::compression::{Codec, Encoder};
+use crate::stop::Stop;
+use crate::storage::{Overwrite, Writer};
+
+/// The name of the evidence.
+const ROWS: &str = "rows.ndjson.zst";
+/// Lines are compressed so many bytes at once, but for a single one that is larger.
+const FRAME: usize = 4 << 20;
+/// An object that cannot be appended to is full with so many bytes.
+const OBJECT: usize = 32 << 20;
+/// So much is read at once.
+const PIECE: u64 = 4 << 20;
+
+/// The rows of a segment in the making. Nothing is stored before there is a row.
+pub(super) struct Lines<'f> {
+    folder: &'f Folder,
+    segment: &'f str,
+    encoder: Encoder,
+    raw: Vec<u8>,
+    to: Option<To>,
+    files: Vec<File>,
+}
+
+enum To {
+    /// One object that grows.
+    Joined { writer: Box<dyn Writer>, sha256: Sha256, bytes: u64 },
+    /// The object that is filled.
+    Objects { pending: Vec<u8> },
+}
+
+impl<'f> Lines<'f> {
+    pub(super) fn new(folder: &'f Folder, segment: &'f str) -> anyhow::Result<Lines<'f>> {
+        let encoder = Encoder::new(Codec::Zstd(6)).context("failed to set up compression")?;
+        Ok(Lines { folder, segment, encoder, raw: Vec::new(), to: None, files: Vec::new() })
+    }
+
+    /// Adds a line, without its line feed.
+    pub(super) fn push(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        self.raw.extend_from_slice(line);
+        self.raw.push(b'\n');
+        if self.raw.len() >= FRAME { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        let frame = self.encoder.encode(&self.raw).context("failed to compress")?;
+        self.raw.clear();
+        self.raw.shrink_to(2 * FRAME);
+        if self.to.is_none() {
+            let key = self.folder.key(&format!("{}/{ROWS}", self.segment))?;
+            self.to = Some(match self.folder.storage.create(&key)? {
+                Some(writer) => To::Joined { writer, sha256: Sha256::new(), bytes: 0 },
+                None => To::Objects { pending: Vec::new() },
+            });
+        }
+        match &mut self.to {
+            None => {}
+            Some(To::Joined { writer, sha256, bytes }) => {
+                writer.append(&frame)?;
+                sha256.update(&frame);
+                *bytes += frame.len() as u64;
+            }
+            Some(To::Objects { pending }) => {
+                if !pending.is_empty() && pending.len() + frame.len() > OBJECT {
+                    let full = std::mem::replace(pending, frame);
+                    return self.store(full, false);
+                }
+                pending.extend_from_slice(&frame);
+            }
+        }
+        Ok(())
+    }
+
+    fn store(&mut self, content: Vec<u8>, is_last: bool) -> anyhow::Result<()> {
+        let number = self.files.len() + 1;
+        let single = is_last && number == 1;
+        let name = if single { ROWS.to_owned() } else { format!("{ROWS}.{number:06}") };
+        let (bytes, sha256) = (content.len() as u64, hex(&Sha256::digest(&content)));
+        let key = self.folder.key(&format!("{}/{name}", self.segment))?;
+        self.folder.storage.put(&key, Bytes::from(content), Overwrite::Refuse)?;
+        self.files.push(File { name, bytes, sha256 });
+        Ok(())
+    }
+
+    /// Stores the rest, and returns what is stored.
+    pub(super) fn end(mut self) -> anyhow::Result<Vec<File>> {
+        if !self.raw.is_empty() {
+            self.flush()?;
+        }
+        match self.to.take() {
+            None => {}
+            Some(To::Joined { writer, sha256, bytes }) => {
+                writer.finish()?;
+                let sha256 = hex(&sha256.finalize());
+                self.files.push(File { name: ROWS.to_owned(), bytes, sha256 });
+            }
+            Some(To::Objects { pending }) => self.store(pending, true)?,
+        }
+        Ok(self.files)
+    }
+}
+
+/// What reading the rows of a segment back came to.
+#[derive(Debug, Default)]
+pub(super) struct Reading {
+    /// Names of files that are missing, or not those of the manifest.
+    pub(super) wrong: Vec<String>,
+    /// Were the lines not looked at, because files are missing or of another size?
+    pub(super) unread: bool,
+    /// What is wrong with the compression, or with the end of the last line.
+    pub(super) broken: Option<String>,
+}
+
+/// Reads all files, compares them with the manifest, and gives every whole line to `take`, which may end the reading.
+///
+/// Whatever is wrong with the content is in the answer; an error is the storage's, or that of `take`.
+pub(super) fn read(
+    folder: &Folder,
+    segment: &str,
+    files: &[File],
+    stop: &Stop,
+    mut take: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Reading> {
+    let mut reading = Reading::default();
+    for file in files {
+        let object = folder.storage.head(&folder.key(&format!("{segment}/{}", file.name))?);
+        match object {
+            Ok(object) if object.size == file.bytes => {}
+            Ok(_) | Err(crate::storage::Error::NotFound { .. }) => {
+                reading.wrong.push(file.name.clone());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    reading.unread = !reading.wrong.is_empty();
+    if reading.unread || files.is_empty() {
+        return Ok(reading);
+    }
+    let mut stored = Stored {
+        folder,
+        segment,
+        files,
+        stop,
+        n: 0,
+        offset: 0,
+        sha256: Sha256::new(),
+        wrong: Vec::new(),
+        piece: Bytes::new(),
+        failure: None,
+    };
+    let broken = lines(&mut stored, &mut take)?;
+    // The rest counts for the files' hashes, wherever the compression broke.
+    if stored.failure.is_none() {
+        io::copy(&mut stored, &mut io::sink()).ok();
+    }
+    if let Some(failure) = stored.failure {
+        return Err(failure);
+    }
+    reading.wrong = stored.wrong;
+    reading.broken = broken;
+    Ok(reading)
+}
+
+/// Decompresses and splits; returns what is wrong with the content.
+fn lines(
+    stored: &mut Stored<'_>,
+    take: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Option<String>> {
+    let decoder = match zstd::stream::read::Decoder::new(stored) {
+        Ok(decoder) => decoder,
+        Err(error) => return Ok(Some(error.to_string())),
+    };
+    let mut decoder = BufReader::with_capacity(1 << 16, decoder);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match decoder.read_until(b'\n', &mut line) {
+            Ok(0) => return Ok(None),
+            Ok(_) => match line.strip_suffix(b"\n") {
+                Some(line) => take(line)?,
+                None => return Ok(Some("the last line has no end".to_owned())),
+            },
+            Err(error) => return Ok(Some(error.to_string())),
+        }
+    }
+}
+
+/// The files one behind the other, hashed on the way.
+struct Stored<'s> {
+    folder: &'s Folder,
+    segment: &'s str,
+    files: &'s [File],
+    stop: &'s Stop,
+    n: usize,
+    offset: u64,
+    sha256: Sha256,
+    wrong: Vec<String>,
+    piece: Bytes,
+    /// What the storage said, which an I/O error would hide.
+    failure: Option<anyhow::Error>,
+}
+
+impl Stored<'_> {
+    /// Fetches the next piece; it is empty at the end.
+    fn fetch(&mut self) -> anyhow::Result<()> {
+        while let Some(file) = self.files.get(self.n) {
+            self.stop.check()?;
+            if self.offset < file.bytes {
+                let key = self.folder.key(&format!("{}/{}", self.segment, file.name))?;
+                let length = PIECE.min(file.bytes - self.offset);
+                self.piece = self.folder.storage.get_range(&key, self.offset, length)?;
+                self.sha256.update(&self.piece);
+                self.offset += length;
+                return Ok(());
+            }
+            let found = std::mem::take(&mut self.sha256).finalize();
+            if hex(&found) != file.sha256 {
+                self.wrong.push(file.name.clone());
+            }
+            (self.n, self.offset) = (self.n + 1, 0);
+        }
+        Ok(())
+    }
+}
+
+impl Read for Stored<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty()
+            && let Err(error) = self.fetch()
+        {
+            self.failure = Some(error);
+            return Err(io::Error::other("the storage failed"));
+        }
+        let length = to.len().min(self.piece.len());
+        to[..length].copy_from_slice(&self.piece.split_to(length));
+        Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::Shared;
+    use crate::storage::memory::Memory;
+
+    #[test]
+    fn what_is_too_large_for_one_object_is_several_whose_concatenation_is_the_same() {
+        let storage: Shared = Arc::new(Memory::without_writers());
+        let folder = Folder::new(storage, "t");
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut line = || std::iter::repeat_with(|| random.alphanumeric()).take(1 << 20).collect();
+        let sent: Vec<String> = (0..50).map(|_| line()).collect();
+        let mut lines = Lines::new(&folder, "s").unwrap();
+        for line in &sent {
+            lines.push(line.as_bytes()).unwrap();
+        }
+        let files = lines.end().unwrap();
+        let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["rows.ndjson.zst.000001", "rows.ndjson.zst.000002"]);
+        assert!(files.iter().all(|file| file.bytes <= OBJECT as u64));
+        let mut come_back = Vec::new();
+        let reading = read(&folder, "s", &files, &Stop::new(), |line| {
+            come_back.push(String::from_utf8(line.to_vec())?);
+            Ok(())
+        });
+        let reading = reading.unwrap();
+        assert!(come_back == sent && reading.wrong.is_empty() && reading.broken.is_none());
+        // In another order they are not what was archived.
+        let swapped: Vec<File> = files.into_iter().rev().collect();
+        let mut first = None;
+        read(&folder, "s", &swapped, &Stop::new(), |line| {
+            first.get_or_insert(line == sent[0].as_bytes());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(first, Some(false));
+    }
+}

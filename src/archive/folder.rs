@@ -1,0 +1,121 @@
+//! Where the segments of a table lie: names, and what is there.
+//!
+//! `<table>/<year>/<first>_<last>/`, days of the window; what comes later to the same window, or in the place of what a crashed run
+//! left, gets `.2`, `.3` and so on. A segment exists when its manifest does. Folders without one are left alone for ever: their
+//! names are not used again.
+
+use anyhow::Context as _;
+
+use crate::archive::manifest::{MANIFEST, MAX_MANIFEST, Manifest, sha256};
+use crate::archive::signature::SUFFIX;
+use crate::archive::window::Window;
+use crate::storage::{self, Key, Shared};
+
+/// The segments of one table.
+#[derive(Clone)]
+pub(crate) struct Folder {
+    pub(crate) storage: Shared,
+    /// `<table>/`
+    prefix: String,
+}
+
+/// A segment that is there.
+pub(crate) struct Segment {
+    /// `<year>/<first>_<last>`
+    pub(crate) name: String,
+    /// The manifest's bytes and their SHA-256.
+    pub(crate) json: Vec<u8>,
+    pub(crate) sha256: String,
+    pub(crate) signature: Option<Vec<u8>>,
+    pub(crate) manifest: Result<Manifest, String>,
+}
+
+/// What is in a folder.
+pub(crate) struct Contents {
+    /// In the order of their numbers; those whose manifest cannot be read come last.
+    pub(crate) segments: Vec<Segment>,
+    /// Names that were begun and never became a segment.
+    pub(crate) unfinished: Vec<String>,
+}
+
+impl Folder {
+    /// Returns the folder of `schema.table`; odd characters are percent-encoded.
+    pub(crate) fn new(storage: Shared, table: &str) -> Folder {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        let encode = |byte: u8| {
+            if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+        };
+        Folder { storage, prefix: table.bytes().map(encode).collect::<String>() + "/" }
+    }
+
+    /// Returns the key of an object of a segment, or beside the segments.
+    pub(crate) fn key(&self, name: &str) -> anyhow::Result<Key> {
+        let path = format!("{}{name}", self.prefix);
+        Key::new(path).with_context(|| format!("`{name}` cannot be the name of an object"))
+    }
+
+    /// Returns where it is, for people.
+    pub(crate) fn place(&self) -> String {
+        format!("`{}` in {}", self.prefix.trim_end_matches('/'), self.storage.place())
+    }
+
+    /// Looks at all segments: their manifests and signatures, not their rows.
+    pub(crate) fn contents(&self) -> anyhow::Result<Contents> {
+        let mut names: Vec<String> = Vec::new();
+        let mut with_manifest = Vec::new();
+        for object in self.storage.list(&self.prefix)? {
+            let path = object.key.as_str().strip_prefix(&self.prefix).unwrap_or_default();
+            let Some((name, file)) = path.rsplit_once('/') else { continue };
+            if names.last().is_none_or(|last| last != name) {
+                names.push(name.to_owned());
+            }
+            if file == MANIFEST {
+                with_manifest.push(name.to_owned());
+            }
+        }
+        let mut segments = Vec::with_capacity(with_manifest.len());
+        for name in &with_manifest {
+            segments.push(self.segment(name)?);
+        }
+        segments.sort_by(|a: &Segment, b| {
+            let number = |s: &Segment| s.manifest.as_ref().map_or(u64::MAX, |m| m.number);
+            (number(a), &a.name).cmp(&(number(b), &b.name))
+        });
+        names.retain(|name| !with_manifest.contains(name));
+        Ok(Contents { segments, unfinished: names })
+    }
+
+    fn segment(&self, name: &str) -> anyhow::Result<Segment> {
+        let json = self.storage.get(&self.key(&format!("{name}/{MANIFEST}"))?, MAX_MANIFEST)?;
+        let signature = self.key(&format!("{name}/{MANIFEST}{SUFFIX}"))?;
+        let signature = match self.storage.get(&signature, 1 << 16) {
+            Ok(bytes) => Some(bytes.to_vec()),
+            Err(storage::Error::NotFound { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let manifest = Manifest::parse(&json).map_err(|error| error.to_string());
+        Ok(Segment {
+            name: name.to_owned(),
+            sha256: sha256(&json),
+            json: json.to_vec(),
+            signature,
+            manifest,
+        })
+    }
+}
+
+impl Contents {
+    /// Returns a name for a segment of a window that nothing had before.
+    pub(crate) fn new_name(&self, window: Window) -> String {
+        let last = window.to - chrono::TimeDelta::microseconds(1);
+        let days = format!("{}_{}", window.from.format("%Y-%m-%d"), last.format("%Y-%m-%d"));
+        let base = format!("{}/{days}", window.from.format("%Y"));
+        let is_taken = |name: &String| {
+            self.segments.iter().any(|segment| segment.name == *name)
+                || self.unfinished.contains(name)
+        };
+        let numbered = (2_u32..).map(|n| format!("{base}.{n}"));
+        let mut names = std::iter::once(base.clone()).chain(numbered);
+        names.find(|name| !is_taken(name)).unwrap_or(base)
+    }
+}

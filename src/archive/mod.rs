@@ -1,0 +1,40 @@
+//! Audit rows that leave the hot table's shadow: segments that anybody can check, with stock tools and without opsctl.
+//!
+//! `window` decides which times are closed, `row` reads what COPY writes, `line` makes evidence of a row, `merkle` and `manifest` make
+//! it checkable, `signature` says by whom: they do no I/O, but that a key is read from its file. `folder` knows the names, `evidence`
+//! writes and reads a segment's rows, `source` asks the server. `run` and `verify` are the stories, from beginning to end.
+//!
+//! Nothing is ever deleted from a table here, and nothing that lies in an archive is overwritten.
+
+mod evidence;
+pub(crate) mod folder;
+mod line;
+pub(crate) mod manifest;
+mod merkle;
+mod row;
+pub(crate) mod run;
+pub(crate) mod signature;
+pub(crate) mod source;
+#[cfg(test)]
+mod tests;
+pub(crate) mod verify;
+pub(crate) mod window;
+
+/// Reads bytes as a line of COPY's, as a line of evidence and as a manifest; what was read is written and read again.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(bytes: &[u8]) {
+    let mut row = row::Row::default();
+    if row.read(bytes).is_ok() {
+        let column = |n: usize| row::Column { name: n.to_string(), type_name: "text".to_owned() };
+        let columns: Vec<row::Column> = (0..row.len()).map(column).collect();
+        let mut text = Vec::new();
+        if line::write(&columns, &row, &mut text).is_ok() {
+            let values = line::read(&columns, &text).unwrap_or_default();
+            assert!(values.iter().map(|v| v.as_deref().map(str::as_bytes)).eq(row.values()));
+        }
+    }
+    if let Ok(manifest) = manifest::Manifest::parse(bytes) {
+        let json = manifest.to_json().unwrap_or_default();
+        assert!(manifest::Manifest::parse(&json).is_ok_and(|again| again == manifest));
+    }
+}

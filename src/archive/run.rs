@@ -1,0 +1,342 @@
+//! How a table is archived: what is closed and not covered yet, and what came late, each as a segment.
+//!
+//! The order makes it safe to be killed anywhere: rows, read back, signature, manifest. A segment exists when its manifest does, and
+//! the next run makes anew, under another name, what never came so far.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+
+use crate::archive::evidence::{self, Lines};
+use crate::archive::folder::{Contents, Folder, Segment};
+use crate::archive::line::{self, fingerprint};
+use crate::archive::manifest::{File, MANIFEST, Manifest, Merkle, Place, hex, sha256};
+use crate::archive::merkle::{Roots, Tree};
+use crate::archive::row::Row;
+use crate::archive::signature::{SUFFIX, Signer, Signers};
+use crate::archive::source::{Keys, Source, positions};
+use crate::archive::verify::{self, Finding};
+use crate::archive::window::{self, Window};
+use crate::clock::Moment;
+use crate::config::AuditTable;
+use crate::db::Target;
+use crate::stop::Stop;
+use crate::storage::{self, Overwrite};
+
+/// How a third party checks an archive: lies beside the segments.
+const HOWTO: &str = include_str!("howto.md");
+
+/// What to archive, and with what.
+pub(crate) struct Request<'r> {
+    pub(crate) target: &'r Target,
+    pub(crate) audit: &'r AuditTable,
+    pub(crate) folder: &'r Folder,
+    pub(crate) signer: &'r Signer,
+    pub(crate) signers: &'r Signers,
+    pub(crate) now: Moment,
+    /// For how long the storage was told to keep what is stored.
+    pub(crate) lock_days: Option<u32>,
+    pub(crate) dry_run: bool,
+    pub(crate) stop: &'r Stop,
+}
+
+/// What was archived, or would be.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    pub(crate) cutoff: Option<Moment>,
+    pub(crate) segments: Vec<Archived>,
+    /// Why nothing was added.
+    pub(crate) findings: Vec<Finding>,
+}
+
+/// A new segment.
+pub(crate) struct Archived {
+    pub(crate) name: String,
+    pub(crate) late: bool,
+    pub(crate) rows: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What the rows of a segment come to.
+struct Written {
+    roots: Roots,
+    keys: Keys,
+    files: Vec<File>,
+    first: Option<Place>,
+    last: Option<Place>,
+}
+
+/// Archives what is to be archived.
+pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
+    let audit = request.audit;
+    let mut contents = request.folder.contents()?;
+    for name in &contents.unfinished {
+        tracing::info!("`{name}` in {} was never finished, left alone", request.folder.place());
+    }
+    let findings = verify::manifests(&contents, request.signers);
+    if !findings.is_empty() {
+        return Ok(Outcome { findings, ..Outcome::default() });
+    }
+    let mut source = Source::open(request.target, audit, request.stop)?;
+    let known = contents.segments.iter().filter_map(|segment| segment.manifest.as_ref().ok());
+    if let Some(other) = known
+        .clone()
+        .find(|known| known.database != source.facts.database || known.table != source.facts.table)
+    {
+        anyhow::bail!(
+            "{} has segments of {} of database {}",
+            request.folder.place(),
+            other.table,
+            other.database
+        );
+    }
+    let cutoff = window::cutoff(request.now, audit.hot_period, audit.window)
+        .context("`hot_period` goes back to before time began")?;
+    let covered: Vec<Window> = known.map(|known| known.window).collect();
+    let new = window::closed(source.oldest(cutoff)?, &covered, cutoff, audit.window)?;
+    let mut outcome = Outcome { cutoff: Some(cutoff), ..Outcome::default() };
+    if !request.dry_run {
+        beside(request)?;
+    }
+    for window in late(request, &contents, &mut source)? {
+        let known = archived_keys(request, &contents, window)?;
+        outcome.segments.extend(segment(
+            request,
+            &mut contents,
+            &mut source,
+            window,
+            Some(&known),
+        )?);
+    }
+    for window in new {
+        outcome.segments.extend(segment(request, &mut contents, &mut source, window, None)?);
+    }
+    Ok(outcome)
+}
+
+/// Returns the windows that are archived, and whose rows in the table are not just those that are archived.
+///
+/// Rows that were deleted make one of them, too: then nothing is late.
+fn late(
+    request: &Request<'_>,
+    contents: &Contents,
+    source: &mut Source,
+) -> anyhow::Result<Vec<Window>> {
+    let mut archived: BTreeMap<Window, Keys> = BTreeMap::new();
+    for manifest in contents.segments.iter().filter_map(|s| s.manifest.as_ref().ok()) {
+        if manifest.key != source.facts.key {
+            let key = manifest.key.join(", ");
+            anyhow::bail!(
+                "the key was {key} when segment {} was archived: say so in `key`",
+                manifest.number
+            );
+        }
+        let keys = archived.entry(manifest.window).or_default();
+        keys.rows += manifest.rows;
+        keys.sum = keys.sum.wrapping_add(manifest.keys());
+    }
+    let mut late = Vec::new();
+    for (window, archived) in archived {
+        request.stop.check()?;
+        let found = source.keys(window)?;
+        if found.rows > 0 && found != archived {
+            late.push(window);
+        }
+    }
+    Ok(late)
+}
+
+/// Reads the keys of all rows of a window that are archived.
+fn archived_keys(
+    request: &Request<'_>,
+    contents: &Contents,
+    window: Window,
+) -> anyhow::Result<HashSet<u128>> {
+    let mut known = HashSet::new();
+    for segment in &contents.segments {
+        let Ok(manifest) = &segment.manifest else { continue };
+        if manifest.window != window {
+            continue;
+        }
+        let key = positions(&manifest.columns, &manifest.key);
+        let (files, stop) = (&manifest.files, request.stop);
+        let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
+            let values = line::read(&manifest.columns, text).context("a line is no row")?;
+            let key = key.iter().map(|n| values.get(*n)?.as_deref().map(str::as_bytes));
+            known.insert(fingerprint(key));
+            Ok(())
+        })?;
+        let is_whole = reading.wrong.is_empty() && reading.broken.is_none();
+        anyhow::ensure!(
+            is_whole,
+            "segment {} is damaged: `archive-audit verify` says how",
+            segment.name
+        );
+    }
+    Ok(known)
+}
+
+/// Makes a segment of a window, of the rows that are not `known`; without late rows there is none.
+fn segment(
+    request: &Request<'_>,
+    contents: &mut Contents,
+    source: &mut Source,
+    window: Window,
+    known: Option<&HashSet<u128>>,
+) -> anyhow::Result<Option<Archived>> {
+    request.stop.check()?;
+    let name = contents.new_name(window);
+    let written = write(request, &name, source, window, known)?;
+    if known.is_some() && written.keys.rows == 0 {
+        return Ok(None);
+    }
+    let bytes = written.files.iter().map(|file| file.bytes).sum();
+    let archived =
+        Archived { name: name.clone(), late: known.is_some(), rows: written.keys.rows, bytes };
+    if request.dry_run {
+        return Ok(Some(archived));
+    }
+    let previous = contents.segments.last();
+    let facts = source.facts.clone();
+    let manifest = Manifest {
+        version: Manifest::VERSION,
+        opsctl: env!("CARGO_PKG_VERSION").to_owned(),
+        number: contents.segments.len() as u64 + 1,
+        previous_sha256: previous.map(|segment| segment.sha256.clone()),
+        database: facts.database,
+        system_identifier: facts.system_identifier,
+        table: facts.table,
+        comment: facts.comment,
+        columns: facts.columns,
+        time_column: facts.time_column,
+        key: facts.key,
+        settings: Source::settings(),
+        window,
+        late: known.is_some(),
+        taken_at: request.now,
+        wal_position: facts.wal_position,
+        rows: written.keys.rows,
+        first: written.first,
+        last: written.last,
+        keys: hex(&written.keys.sum.to_be_bytes()),
+        files: written.files,
+        merkle: Merkle::of(&written.roots),
+    };
+    // What was just stored, and not what is in memory, is what the manifest vouches for.
+    let findings = verify::rows(request.folder, &name, &manifest, request.stop)?;
+    if let Some(Finding { kind, what, .. }) = findings.first() {
+        anyhow::bail!("what was stored of `{name}` is not what comes back ({kind}): {what}");
+    }
+    publish(request, contents, &name, manifest)?;
+    Ok(Some(archived))
+}
+
+/// Stores the rows of a window; in a dry run they are only counted.
+fn write(
+    request: &Request<'_>,
+    name: &str,
+    source: &mut Source,
+    window: Window,
+    known: Option<&HashSet<u128>>,
+) -> anyhow::Result<Written> {
+    let mut lines = Lines::new(request.folder, name)?;
+    let (mut tree, mut keys) = (Tree::default(), Keys::default());
+    let (mut first, mut last) = (None, None);
+    let key = source.facts.key_positions();
+    let time = positions(&source.facts.columns, std::slice::from_ref(&source.facts.time_column));
+    let columns = source.facts.columns.clone();
+    let mut text = Vec::new();
+    source.rows(window, |row| {
+        let fingerprint = fingerprint(key.iter().map(|n| row.get(*n)));
+        if known.is_some_and(|known| known.contains(&fingerprint)) {
+            return Ok(());
+        }
+        keys.add(fingerprint);
+        if request.dry_run {
+            return Ok(());
+        }
+        text.clear();
+        line::write(&columns, row, &mut text)?;
+        tree.push(&text);
+        lines.push(&text)?;
+        if first.is_none() {
+            first = Some(place(row, &time, &key));
+        }
+        last = Some(place(row, &time, &key));
+        Ok(())
+    })?;
+    Ok(Written { roots: tree.end(), keys, files: lines.end()?, first, last })
+}
+
+fn place(row: &Row, time: &[usize], key: &[usize]) -> Place {
+    let text = |n: &usize| row.get(*n).map(|value| String::from_utf8_lossy(value).into_owned());
+    Place { time: time.first().and_then(text), key: key.iter().map(text).collect() }
+}
+
+/// Signs the manifest and makes the segment exist.
+fn publish(
+    request: &Request<'_>,
+    contents: &mut Contents,
+    name: &str,
+    manifest: Manifest,
+) -> anyhow::Result<()> {
+    let json = manifest.to_json().context("failed to write the manifest")?;
+    let signature = request.signer.sign(&json)?;
+    let mut keys = Vec::new();
+    for (file, content) in [
+        (format!("{MANIFEST}{SUFFIX}"), signature.clone().into_bytes()),
+        (MANIFEST.to_owned(), json.clone()),
+    ] {
+        let key = request.folder.key(&format!("{name}/{file}"))?;
+        request.folder.storage.put(&key, Bytes::from(content), Overwrite::Refuse)?;
+        keys.push(key);
+    }
+    if let Some(days) = request.lock_days {
+        for file in &manifest.files {
+            keys.push(request.folder.key(&format!("{name}/{}", file.name))?);
+        }
+        for key in keys {
+            let object = request.folder.storage.head(&key)?;
+            // A little less, because the lock was computed before the object was written.
+            let until = object.modified_at + chrono::TimeDelta::days(days.into())
+                - chrono::TimeDelta::hours(1);
+            let is_locked = object.locked_until.is_some_and(|locked| locked >= until);
+            anyhow::ensure!(
+                is_locked,
+                "`{key}` is stored, but not locked for {days} days: does the bucket have Object Lock?"
+            );
+        }
+    }
+    contents.segments.push(Segment {
+        name: name.to_owned(),
+        sha256: sha256(&json),
+        json,
+        signature: Some(signature.into_bytes()),
+        manifest: Ok(manifest),
+    });
+    Ok(())
+}
+
+/// Stores what a third party needs beside the segments, the first time.
+fn beside(request: &Request<'_>) -> anyhow::Result<()> {
+    let allowed = request.signer.allowed()?;
+    for (name, content) in [("allowed_signers", allowed.as_str()), ("HOWTO.md", HOWTO)] {
+        let key = request.folder.key(name)?;
+        let content = Bytes::from(content.to_owned());
+        match request.folder.storage.put(&key, content.clone(), Overwrite::Refuse) {
+            Ok(()) => {}
+            Err(storage::Error::Exists { .. }) if name == "HOWTO.md" => {}
+            Err(storage::Error::Exists { .. }) => {
+                let there = request.folder.storage.get(&key, 1 << 20)?;
+                if !there.windows(content.len()).any(|part| part == content) {
+                    tracing::warn!(
+                        "`{key}` does not have the key that signs now: give it to those who verify"
+                    );
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

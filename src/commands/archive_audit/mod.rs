@@ -1,0 +1,184 @@
+//! `opsctl archive-audit`: old audit rows become segments, which are listed and verified. No row is deleted.
+
+use anyhow::Context as _;
+
+use crate::archive::folder::{Contents, Folder};
+use crate::archive::run::{self, Request};
+use crate::archive::signature::{Signer, Signers};
+use crate::archive::verify;
+use crate::cli::archive_audit::{ArchiveAuditArgs, ArchiveAuditCommand, ArchiveVerifyArgs};
+use crate::commands::exclusive::Exclusive;
+use crate::commands::{Context, Report, Silence, open};
+use crate::config::{self, AuditTable, Config, Location, Overrides};
+use crate::exit::{Exit, Failure};
+use crate::failure;
+
+mod anchor;
+mod report;
+
+use anchor::AnchorFile;
+use report::Part;
+
+pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<Report> {
+    let config = context.load(&args.selection, Overrides::default())?.config;
+    context.set_deadline(context.global.timeout);
+    check_names(&config, &args.only)?;
+    let mut anchor = match &args.command {
+        Some(ArchiveAuditCommand::Verify(ArchiveVerifyArgs { anchor: Some(path) })) => {
+            Some(AnchorFile::read(path)?)
+        }
+        _ => None,
+    };
+    let mut parts: Vec<Part> = Vec::new();
+    for database in &config.databases {
+        let name = open::database_name(context, database)?;
+        let wanted = |audit: &&AuditTable| {
+            let named = audit.table.to_string();
+            audit.is_in(&name) && (args.only.is_empty() || args.only.contains(&named))
+        };
+        let audits: Vec<&AuditTable> = config.audits.iter().filter(wanted).collect();
+        if audits.is_empty() {
+            tracing::info!("{name}: nothing of this database is archived");
+            continue;
+        }
+        let work = || match &args.command {
+            None => archive(context, &config, database, &audits, args.dry_run),
+            Some(ArchiveAuditCommand::List) => list(context, &name, &audits),
+            Some(ArchiveAuditCommand::Verify(_)) => {
+                verify_all(context, &name, &audits, anchor.as_mut())
+            }
+        };
+        match context.note(&name, work, |part| (part.exit, part.json())) {
+            Ok(part) => parts.push(part),
+            // With one database its error is the run's.
+            Err(error) if config.databases.len() == 1 => return Err(error),
+            Err(error) => {
+                let (exit, message) = (failure::exit(&error), failure::one_line(&error));
+                tracing::error!("database `{name}`: {message}");
+                parts.push(Part::failed(&name, exit, message));
+            }
+        }
+    }
+    let exit = report::exit(&parts);
+    if let Some(anchor) = anchor
+        && exit == Exit::Done
+    {
+        anchor.write()?;
+    }
+    let asked = args.dry_run || matches!(args.command, Some(ArchiveAuditCommand::List));
+    let silence = if asked { Silence::Refused } else { Silence::Allowed };
+    Ok(report::report(&parts, args.dry_run, exit, silence))
+}
+
+/// Is there anything to archive, and does `--only` name it?
+fn check_names(config: &Config, only: &[String]) -> anyhow::Result<()> {
+    let tables: Vec<String> = config.audits.iter().map(|audit| audit.table.to_string()).collect();
+    if tables.is_empty() {
+        let failure = Failure::new(Exit::Configuration, "nothing says what is to be archived");
+        return Err(failure.hint("Write [[audit]]: `opsctl config example` shows it.").into());
+    }
+    match only.iter().find(|name| !tables.contains(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let failure = Failure::new(Exit::Usage, format!("[[audit]] has no table `{name}`"));
+            Err(failure.hint(format!("There are: {}.", tables.join(", "))).into())
+        }
+    }
+}
+
+/// What is needed to look at the archive of a table.
+fn open_archive(
+    context: &Context,
+    audit: &AuditTable,
+) -> anyhow::Result<(Folder, Signer, Signers)> {
+    let signer = Signer::read(&audit.signing_key);
+    let signers = signer.and_then(|signer| {
+        let signers = signer.signers(audit.allowed_signers.as_deref())?;
+        Ok((signer, signers))
+    });
+    let (signer, signers) = signers.map_err(|error| {
+        let message = failure::one_line(&error);
+        anyhow::Error::from(Failure::new(Exit::Configuration, message))
+    })?;
+    let storage = open::storage(context, &audit.location)
+        .with_context(|| format!("the archive of {} cannot be used", audit.table))?;
+    Ok((Folder::new(storage, &audit.table.to_string()), signer, signers))
+}
+
+fn archive(
+    context: &Context,
+    config: &Config,
+    database: &config::Database,
+    audits: &[&AuditTable],
+    dry_run: bool,
+) -> anyhow::Result<Part> {
+    let (target, name) = open::database(context, database)?;
+    let _exclusive = if dry_run {
+        None
+    } else {
+        let server = Some((&target, "archive-audit"));
+        Some(Exclusive::acquire(context, config, ("archive-audit", &name), server)?)
+    };
+    let mut part = Part::new(&name);
+    for audit in audits {
+        context.progress.set_message(format!("{name} {}", audit.table));
+        let (folder, signer, signers) = open_archive(context, audit)?;
+        let lock_days = match &audit.location {
+            Location::S3(s3) => s3.object_lock.map(|lock| lock.days),
+            Location::Directory(_) => None,
+        };
+        let request = Request {
+            target: &target,
+            audit,
+            folder: &folder,
+            signer: &signer,
+            signers: &signers,
+            now: context.now,
+            lock_days,
+            dry_run,
+            stop: &context.stop,
+        };
+        let outcome = run::run(&request);
+        let outcome = outcome.with_context(|| format!("failed to archive {}", audit.table))?;
+        part.archived(&audit.table.to_string(), &outcome, dry_run);
+    }
+    Ok(part)
+}
+
+fn list(context: &Context, name: &str, audits: &[&AuditTable]) -> anyhow::Result<Part> {
+    let mut part = Part::new(name);
+    for audit in audits {
+        let (folder, _, _) = open_archive(context, audit)?;
+        part.listed(&audit.table.to_string(), &folder.contents()?);
+    }
+    Ok(part)
+}
+
+fn verify_all(
+    context: &Context,
+    name: &str,
+    audits: &[&AuditTable],
+    mut anchor: Option<&mut AnchorFile>,
+) -> anyhow::Result<Part> {
+    let mut part = Part::new(name);
+    for audit in audits {
+        let (folder, _, signers) = open_archive(context, audit)?;
+        let contents: Contents = folder.contents()?;
+        let mut findings = verify::manifests(&contents, &signers);
+        let table = audit.table.to_string();
+        for segment in &contents.segments {
+            context.stop.check()?;
+            context.progress.set_message(format!("{table} {}", segment.name));
+            if let Ok(manifest) = &segment.manifest {
+                findings.extend(verify::rows(&folder, &segment.name, manifest, &context.stop)?);
+            }
+        }
+        if let Some(anchor) = &mut anchor {
+            let key = format!("{name}/{table}");
+            findings.extend(anchor.anchor.compare(&key, &contents));
+            anchor.anchor.see(&key, &contents);
+        }
+        part.verified(&table, &contents, &findings);
+    }
+    Ok(part)
+}

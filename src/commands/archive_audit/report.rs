@@ -1,0 +1,137 @@
+//! What `archive-audit` says at its end.
+
+use serde_json::{Value, json};
+
+use crate::archive::folder::Contents;
+use crate::archive::run::Outcome;
+use crate::archive::verify::Finding;
+use crate::commands::{Report, Silence};
+use crate::exit::Exit;
+
+/// What became of a database.
+pub(super) struct Part {
+    database: String,
+    pub(super) exit: Exit,
+    text: String,
+    tables: Vec<Value>,
+    error: Option<String>,
+}
+
+impl Part {
+    pub(super) fn new(database: &str) -> Part {
+        let (text, tables) = (String::new(), Vec::new());
+        Part { database: database.to_owned(), exit: Exit::Done, text, tables, error: None }
+    }
+
+    pub(super) fn failed(database: &str, exit: Exit, error: String) -> Part {
+        let text = format!("{database}: FAILED: {error}\n");
+        Part { exit, text, error: Some(error), ..Part::new(database) }
+    }
+
+    /// Adds what was archived of a table, or would be.
+    pub(super) fn archived(&mut self, table: &str, outcome: &Outcome, dry_run: bool) {
+        let Outcome { cutoff, segments, findings } = outcome;
+        let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
+        let (verb, n) = (if dry_run { "would archive" } else { "archived" }, segments.len());
+        if findings.is_empty() {
+            self.line(table, &format!("{verb} {rows} rows in {n} segments"));
+        } else {
+            self.line(table, "NOTHING ADDED: the archive is not as it was left");
+        }
+        let mut list = Vec::new();
+        for segment in segments {
+            let late = if segment.late { ", late" } else { "" };
+            self.text.push_str(&format!("  {}: {} rows{late}\n", segment.name, segment.rows));
+            list.push(json!({
+                "segment": segment.name, "late": segment.late, "rows": segment.rows, "bytes": segment.bytes,
+            }));
+        }
+        self.findings(findings);
+        self.tables.push(json!({
+            "table": table, "cutoff": cutoff, "rows": rows, "segments": list, "findings": findings,
+        }));
+    }
+
+    /// Adds what lies in the archive of a table.
+    pub(super) fn listed(&mut self, table: &str, contents: &Contents) {
+        self.line(table, &format!("{} segments", contents.segments.len()));
+        let mut list = Vec::new();
+        for segment in &contents.segments {
+            let Ok(manifest) = &segment.manifest else {
+                self.text.push_str(&format!("  {}: its manifest cannot be read\n", segment.name));
+                list.push(json!({ "segment": segment.name }));
+                continue;
+            };
+            let bytes: u64 = manifest.files.iter().map(|file| file.bytes).sum();
+            let late = if manifest.late { ", late" } else { "" };
+            self.text.push_str(&format!(
+                "  {:>4}  {}: {} rows, {bytes} bytes{late}\n",
+                manifest.number, segment.name, manifest.rows
+            ));
+            list.push(json!({
+                "segment": segment.name, "number": manifest.number, "window": manifest.window, "late": manifest.late,
+                "rows": manifest.rows, "bytes": bytes,
+            }));
+        }
+        for name in &contents.unfinished {
+            self.text.push_str(&format!("  {name}: never finished, counts for nothing\n"));
+        }
+        self.tables.push(json!({
+            "table": table, "segments": list, "unfinished": contents.unfinished,
+        }));
+    }
+
+    /// Adds what was found in the archive of a table.
+    pub(super) fn verified(&mut self, table: &str, contents: &Contents, findings: &[Finding]) {
+        let manifests = contents.segments.iter().filter_map(|s| s.manifest.as_ref().ok());
+        let rows: u64 = manifests.map(|manifest| manifest.rows).sum();
+        let n = contents.segments.len();
+        if n == 0 {
+            self.exit = self.exit.max(Exit::BadNews);
+            self.line(table, "THERE IS NO ARCHIVE");
+        } else if findings.is_empty() {
+            self.line(table, &format!("{n} segments with {rows} rows are as they were archived"));
+        } else {
+            self.line(table, &format!("{} FINDINGS in {n} segments", findings.len()));
+        }
+        self.findings(findings);
+        self.tables.push(json!({
+            "table": table, "segments": n, "rows": rows, "findings": findings,
+        }));
+    }
+
+    fn line(&mut self, table: &str, what: &str) {
+        self.text.push_str(&format!("{} {table}: {what}\n", self.database));
+    }
+
+    fn findings(&mut self, findings: &[Finding]) {
+        for Finding { segment, kind, what } in findings {
+            self.exit = self.exit.max(Exit::BadNews);
+            self.text.push_str(&format!("  {segment}: {kind}: {what}\n"));
+        }
+    }
+
+    /// Returns its part of the document.
+    pub(super) fn json(&self) -> Value {
+        json!({
+            "database": self.database, "exit": self.exit.number(), "tables": self.tables, "error": self.error,
+        })
+    }
+}
+
+/// Returns the status of the run: that of all databases, or 1 where they differ.
+pub(super) fn exit(parts: &[Part]) -> Exit {
+    let mut failed = parts.iter().map(|part| part.exit).filter(|exit| *exit != Exit::Done);
+    match failed.next() {
+        None => Exit::Done,
+        Some(first) if failed.all(|exit| exit == first) => first,
+        Some(_) => Exit::Failed,
+    }
+}
+
+/// Puts the parts together.
+pub(super) fn report(parts: &[Part], dry_run: bool, exit: Exit, silence: Silence) -> Report {
+    let text = parts.iter().map(|part| part.text.as_str()).collect();
+    let json: Vec<Value> = parts.iter().map(Part::json).collect();
+    Report { exit, text, json: json!({ "dry_run": dry_run, "databases": json }), silence }
+}
