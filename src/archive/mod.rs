@@ -11,6 +11,7 @@ pub(crate) mod folder;
 mod line;
 pub(crate) mod manifest;
 mod merkle;
+pub(crate) mod parquet;
 mod row;
 pub(crate) mod run;
 pub(crate) mod signature;

@@ -1,0 +1,173 @@
+//! Which type a column of PostgreSQL has in a Parquet file. Pure.
+//!
+//! A type is taken only where all four readers (`DuckDB`, Spark, Trino, pyarrow) take it for the same thing, and where every value but
+//! the odd one (infinity, NaN, 24:00) can stand in it; everything else is PostgreSQL's own text. So `uuid` is text, because Spark
+//! does not read files that have Parquet's; `jsonb` is, because an annotated string is read as bytes by some; `interval`, `inet`,
+//! arrays, ranges and composites are, because no type holds all that they do.
+
+use std::sync::Arc;
+
+use parquet::basic::{LogicalType, Repetition, TimeUnit, Type as Physical};
+use parquet::errors::ParquetError;
+use parquet::schema::types::{Type, TypePtr};
+
+/// The most digits that Parquet's readers take for a number.
+const MOST_DIGITS: u8 = 38;
+
+/// How the values of a column stand in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Boolean,
+    /// Of 16 or 32 bits.
+    Integer {
+        bits: u8,
+    },
+    Bigint,
+    Real,
+    Double,
+    /// So many digits, of which so many stand behind the point.
+    Decimal {
+        digits: u8,
+        scale: u8,
+    },
+    /// In days since 1970.
+    Date,
+    /// In microseconds since midnight.
+    Time,
+    /// In microseconds since 1970; of UTC, or of a clock on some wall.
+    Timestamp {
+        utc: bool,
+    },
+    Bytes,
+    Text,
+}
+
+impl Kind {
+    /// Returns the kind for a type of `pg_catalog`, which of a domain is the one below it, and its modifier (`atttypmod`).
+    pub(crate) fn of(type_name: &str, modifier: i32) -> Kind {
+        match type_name {
+            "bool" => Kind::Boolean,
+            "int2" => Kind::Integer { bits: 16 },
+            "int4" => Kind::Integer { bits: 32 },
+            "int8" | "oid" => Kind::Bigint,
+            "float4" => Kind::Real,
+            "float8" => Kind::Double,
+            "numeric" => decimal(modifier),
+            "date" => Kind::Date,
+            "time" => Kind::Time,
+            "timestamp" => Kind::Timestamp { utc: false },
+            "timestamptz" => Kind::Timestamp { utc: true },
+            "bytea" => Kind::Bytes,
+            _ => Kind::Text,
+        }
+    }
+
+    /// Returns the name under which the manifest has it.
+    pub(crate) fn name(self) -> String {
+        match self {
+            Kind::Boolean => "boolean".to_owned(),
+            Kind::Integer { bits } => format!("int{bits}"),
+            Kind::Bigint => "int64".to_owned(),
+            Kind::Real => "float".to_owned(),
+            Kind::Double => "double".to_owned(),
+            Kind::Decimal { digits, scale } => format!("decimal({digits},{scale})"),
+            Kind::Date => "date".to_owned(),
+            Kind::Time => "time(us)".to_owned(),
+            Kind::Timestamp { utc: true } => "timestamp(us, UTC)".to_owned(),
+            Kind::Timestamp { utc: false } => "timestamp(us)".to_owned(),
+            Kind::Bytes => "bytes".to_owned(),
+            Kind::Text => "text".to_owned(),
+        }
+    }
+
+    /// Returns how many bytes a decimal of this kind takes, if it is not stored as an integer.
+    pub(super) fn decimal_bytes(digits: u8) -> Option<usize> {
+        // The fewest bytes whose signed integers reach 10^digits - 1.
+        let needed = (1..=16).find(|bytes| 2f64.powi(8 * bytes - 1) > 10f64.powi(digits.into()));
+        (digits > 18).then_some(needed.and_then(|n| usize::try_from(n).ok()).unwrap_or(16))
+    }
+
+    /// Returns the column of the file's schema. All may be NULL: what was NOT NULL once is not for ever.
+    pub(super) fn column(self, name: &str) -> Result<TypePtr, ParquetError> {
+        let micros = TimeUnit::MICROS;
+        let (physical, logical) = match self {
+            Kind::Boolean => (Physical::BOOLEAN, None),
+            Kind::Integer { bits: 16 } => (Physical::INT32, Some(LogicalType::integer(16, true))),
+            Kind::Integer { .. } => (Physical::INT32, None),
+            Kind::Bigint => (Physical::INT64, None),
+            Kind::Real => (Physical::FLOAT, None),
+            Kind::Double => (Physical::DOUBLE, None),
+            Kind::Decimal { digits, scale } => {
+                let physical = match digits {
+                    0..=9 => Physical::INT32,
+                    10..=18 => Physical::INT64,
+                    _ => Physical::FIXED_LEN_BYTE_ARRAY,
+                };
+                (physical, Some(LogicalType::decimal(scale.into(), digits.into())))
+            }
+            Kind::Date => (Physical::INT32, Some(LogicalType::Date)),
+            Kind::Time => (Physical::INT64, Some(LogicalType::time(false, micros))),
+            Kind::Timestamp { utc } => (Physical::INT64, Some(LogicalType::timestamp(utc, micros))),
+            Kind::Bytes => (Physical::BYTE_ARRAY, None),
+            Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        };
+        let mut column = Type::primitive_type_builder(name, physical)
+            .with_repetition(Repetition::OPTIONAL)
+            .with_logical_type(logical);
+        if let Kind::Decimal { digits, scale } = self {
+            column = column.with_precision(digits.into()).with_scale(scale.into());
+            let bytes = Kind::decimal_bytes(digits).and_then(|bytes| i32::try_from(bytes).ok());
+            column = column.with_length(bytes.unwrap_or(-1));
+        }
+        column.build().map(Arc::new)
+    }
+}
+
+/// Reads the modifier of a `numeric` (src/backend/utils/adt/numeric.c, `make_numeric_typmod`): digits above, scale below, both
+/// behind the four bytes of a header.
+fn decimal(modifier: i32) -> Kind {
+    let Some(modifier) = modifier.checked_sub(4).filter(|modifier| *modifier >= 0) else {
+        return Kind::Text;
+    };
+    let digits = u8::try_from(modifier >> 16 & 0xffff);
+    // Since PostgreSQL 15 the scale has eleven bits and a sign.
+    let scale = u8::try_from(((modifier & 0x7ff) ^ 1024) - 1024);
+    match (digits, scale) {
+        (Ok(digits @ 1..=MOST_DIGITS), Ok(scale)) if scale <= digits => {
+            Kind::Decimal { digits, scale }
+        }
+        _ => Kind::Text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numeric(digits: i32, scale: i32) -> Kind {
+        Kind::of("numeric", ((digits << 16) | (scale & 0x7ff)) + 4)
+    }
+
+    #[test]
+    fn a_number_is_one_where_readers_can_hold_all_its_digits() {
+        assert_eq!(numeric(10, 2), Kind::Decimal { digits: 10, scale: 2 });
+        assert_eq!(numeric(38, 38), Kind::Decimal { digits: 38, scale: 38 });
+        assert_eq!(numeric(39, 0), Kind::Text);
+        assert_eq!(numeric(3, 5), Kind::Text);
+        assert_eq!(numeric(3, -2), Kind::Text);
+        assert_eq!(Kind::of("numeric", -1), Kind::Text);
+    }
+
+    #[test]
+    fn what_is_not_known_is_text() {
+        for text in ["uuid", "jsonb", "inet", "interval", "_int4", "timetz", "money", "mood"] {
+            assert_eq!(Kind::of(text, -1), Kind::Text, "{text}");
+        }
+    }
+
+    #[test]
+    fn decimals_take_as_few_bytes_as_hold_them() {
+        let bytes = [18, 19, 20, 28, 38].map(Kind::decimal_bytes);
+        assert_eq!(bytes, [None, Some(9), Some(9), Some(12), Some(16)]);
+    }
+}
