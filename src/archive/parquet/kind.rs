@@ -43,20 +43,21 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Returns the kind for a type of `pg_catalog`, which of a domain is the one below it, and its modifier (`atttypmod`).
-    pub(crate) fn of(type_name: &str, modifier: i32) -> Kind {
-        match type_name {
-            "bool" => Kind::Boolean,
-            "int2" => Kind::Integer { bits: 16 },
-            "int4" => Kind::Integer { bits: 32 },
-            "int8" | "oid" => Kind::Bigint,
-            "float4" => Kind::Real,
-            "float8" => Kind::Double,
+    /// Returns the kind for a type as `format_type` writes it, such as `numeric(12,2)`.
+    pub(crate) fn of(type_name: &str) -> Kind {
+        let (name, modifier) = without_modifier(type_name);
+        match name.as_str() {
+            "boolean" => Kind::Boolean,
+            "smallint" => Kind::Integer { bits: 16 },
+            "integer" => Kind::Integer { bits: 32 },
+            "bigint" | "oid" => Kind::Bigint,
+            "real" => Kind::Real,
+            "double precision" => Kind::Double,
             "numeric" => decimal(modifier),
             "date" => Kind::Date,
-            "time" => Kind::Time,
-            "timestamp" => Kind::Timestamp { utc: false },
-            "timestamptz" => Kind::Timestamp { utc: true },
+            "time without time zone" => Kind::Time,
+            "timestamp without time zone" => Kind::Timestamp { utc: false },
+            "timestamp with time zone" => Kind::Timestamp { utc: true },
             "bytea" => Kind::Bytes,
             _ => Kind::Text,
         }
@@ -123,16 +124,20 @@ impl Kind {
     }
 }
 
-/// Reads the modifier of a `numeric` (src/backend/utils/adt/numeric.c, `make_numeric_typmod`): digits above, scale below, both
-/// behind the four bytes of a header.
-fn decimal(modifier: i32) -> Kind {
-    let Some(modifier) = modifier.checked_sub(4).filter(|modifier| *modifier >= 0) else {
-        return Kind::Text;
+/// Takes the parentheses out of the name of a type: `time(3) without time zone` is `time without time zone` with `3`.
+fn without_modifier(type_name: &str) -> (String, &str) {
+    let parts = || {
+        let (name, rest) = type_name.split_once('(')?;
+        let (modifier, rest) = rest.split_once(')')?;
+        Some((format!("{name}{rest}"), modifier))
     };
-    let digits = u8::try_from(modifier >> 16 & 0xffff);
-    // Since PostgreSQL 15 the scale has eleven bits and a sign.
-    let scale = u8::try_from(((modifier & 0x7ff) ^ 1024) - 1024);
-    match (digits, scale) {
+    parts().unwrap_or_else(|| (type_name.to_owned(), ""))
+}
+
+/// Reads the digits and the scale of a `numeric`.
+fn decimal(modifier: &str) -> Kind {
+    let (digits, scale) = modifier.split_once(',').unwrap_or((modifier, "0"));
+    match (digits.parse(), scale.parse()) {
         (Ok(digits @ 1..=MOST_DIGITS), Ok(scale)) if scale <= digits => {
             Kind::Decimal { digits, scale }
         }
@@ -144,24 +149,31 @@ fn decimal(modifier: i32) -> Kind {
 mod tests {
     use super::*;
 
-    fn numeric(digits: i32, scale: i32) -> Kind {
-        Kind::of("numeric", ((digits << 16) | (scale & 0x7ff)) + 4)
-    }
-
     #[test]
     fn a_number_is_one_where_readers_can_hold_all_its_digits() {
-        assert_eq!(numeric(10, 2), Kind::Decimal { digits: 10, scale: 2 });
-        assert_eq!(numeric(38, 38), Kind::Decimal { digits: 38, scale: 38 });
-        assert_eq!(numeric(39, 0), Kind::Text);
-        assert_eq!(numeric(3, 5), Kind::Text);
-        assert_eq!(numeric(3, -2), Kind::Text);
-        assert_eq!(Kind::of("numeric", -1), Kind::Text);
+        assert_eq!(Kind::of("numeric(10,2)"), Kind::Decimal { digits: 10, scale: 2 });
+        assert_eq!(Kind::of("numeric(38,38)"), Kind::Decimal { digits: 38, scale: 38 });
+        for text in ["numeric(39,0)", "numeric(3,5)", "numeric(3,-2)", "numeric", "numeric(3,2)[]"]
+        {
+            assert_eq!(Kind::of(text), Kind::Text, "{text}");
+        }
     }
 
     #[test]
-    fn what_is_not_known_is_text() {
-        for text in ["uuid", "jsonb", "inet", "interval", "_int4", "timetz", "money", "mood"] {
-            assert_eq!(Kind::of(text, -1), Kind::Text, "{text}");
+    fn a_type_is_known_whatever_is_in_its_parentheses() {
+        assert_eq!(Kind::of("timestamp(3) with time zone"), Kind::Timestamp { utc: true });
+        assert_eq!(Kind::of("time without time zone"), Kind::Time);
+        for text in [
+            "uuid",
+            "jsonb",
+            "inet",
+            "interval(3)",
+            "integer[]",
+            "time with time zone",
+            "money",
+            "public.mood",
+        ] {
+            assert_eq!(Kind::of(text), Kind::Text, "{text}");
         }
     }
 

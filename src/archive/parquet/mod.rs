@@ -70,6 +70,11 @@ impl<W: Write + Send> Writer<W> {
         if self.bytes >= GROUP_BYTES { self.end_group() } else { Ok(()) }
     }
 
+    /// Returns how much is in the file, without the rows that are gathered.
+    pub(crate) fn written(&self) -> usize {
+        self.file.bytes_written()
+    }
+
     /// Ends the file, and returns what it was written to; it is not synced.
     pub(crate) fn end(mut self) -> Result<W, Error> {
         if self.bytes > 0 {
