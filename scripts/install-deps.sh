@@ -37,6 +37,7 @@ test='radosgw                 radosgw
       php-cli                 php
       php-pgsql               /usr/share/php*/pgsql/pdo_pgsql.ini
       php-laravel-framework   /usr/share/php/Illuminate/autoload.php
+      default-jre-headless    java
       debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg'
 bench='time                   /usr/bin/time
       zstd                    zstd

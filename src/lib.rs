@@ -55,6 +55,7 @@
 //! | bloat | the part of a table or an index that is waste, measured or estimated | fragmentation |
 //! | segment | the archived rows of one window of an audit table, with their manifest | archive file |
 //! | evidence | the rows of a segment as lines that anybody can read and hash | |
+//! | copy | the rows of a segment as Parquet, for questions; no evidence | |
 //! | anchor | the newest segment that was seen, written down elsewhere | checkpoint |
 //! | finding | one thing that a verification found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
@@ -178,6 +179,7 @@
 //! | every closed moment is covered once, and what comes late is archived, too | `every_moment_is_in_exactly_one_window`, `by_any_schedule_every_row_is_in_the_archive_once` |
 //! | the tree is that of RFC 6962 | `the_root_is_that_of_the_definition` |
 //! | what is done to an archive is named, also without opsctl | `whatever_is_done_to_an_archive_is_named_here_and_by_the_reference_verifier` |
+//! | a copy for questions has the rows of its segment, and no row is in two of them | `duckdb_pyarrow_and_spark_read_what_postgresql_has`, `killed_at_any_moment_no_row_is_twice_among_the_copies` |
 //! | an archive that was begun is completed, and nothing in it is overwritten | `killed_at_any_moment_the_next_run_completes_it`, `a_storage_that_fails_at_any_call_leaves_an_archive_that_the_next_run_completes`, `a_day_later_in_the_same_month_nothing_of_the_day_before_is_touched` |
 //! | nobody is unlocked or revoked of whom the audit table was not told | `what_the_audit_table_was_not_told_did_not_happen` |
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |

@@ -123,6 +123,15 @@ pub(super) struct Reading {
     pub(super) broken: Option<String>,
 }
 
+impl Reading {
+    /// Fails unless all was read, and was as the manifest has it.
+    pub(super) fn whole(&self, segment: &str) -> anyhow::Result<()> {
+        let is_whole = self.wrong.is_empty() && self.broken.is_none();
+        anyhow::ensure!(is_whole, "segment {segment} is damaged: `archive-audit verify` says how");
+        Ok(())
+    }
+}
+
 /// Reads all files, compares them with the manifest, and gives every whole line to `take`, which may end the reading.
 ///
 /// Whatever is wrong with the content is in the answer; an error is the storage's, or that of `take`.

@@ -4,12 +4,16 @@
 //! left, gets `.2`, `.3` and so on. A segment exists when its manifest does. Folders without one are left alone for ever: their
 //! names are not used again.
 
+use std::collections::BTreeSet;
+
 use anyhow::Context as _;
+use bytes::Bytes;
 
 use crate::archive::manifest::{MANIFEST, MAX_MANIFEST, Manifest, sha256};
+use crate::archive::query_copy;
 use crate::archive::signature::SUFFIX;
 use crate::archive::window::Window;
-use crate::storage::{self, Key, Shared};
+use crate::storage::{self, Key, Overwrite, Shared};
 
 /// The segments of one table.
 #[derive(Clone)]
@@ -28,6 +32,8 @@ pub(crate) struct Segment {
     pub(crate) sha256: String,
     pub(crate) signature: Option<Vec<u8>>,
     pub(crate) manifest: Result<Manifest, String>,
+    /// Are its rows there as Parquet as well?
+    pub(crate) has_copy: bool,
 }
 
 /// What is in a folder.
@@ -36,6 +42,8 @@ pub(crate) struct Contents {
     pub(crate) segments: Vec<Segment>,
     /// Names that were begun and never became a segment.
     pub(crate) unfinished: Vec<String>,
+    /// The names of all Parquet files.
+    pub(crate) parquet: Vec<String>,
 }
 
 impl Folder {
@@ -62,37 +70,65 @@ impl Folder {
     /// Looks at all segments: their manifests and signatures, not their rows.
     pub(crate) fn contents(&self) -> anyhow::Result<Contents> {
         let mut names: Vec<String> = Vec::new();
-        let mut with_manifest = Vec::new();
+        let (mut with_manifest, mut with_copy) = (Vec::new(), BTreeSet::new());
+        let mut parquet = Vec::new();
         for object in self.storage.list(&self.prefix)? {
             let path = object.key.as_str().strip_prefix(&self.prefix).unwrap_or_default();
             let Some((name, file)) = path.rsplit_once('/') else { continue };
+            if path.starts_with(query_copy::FOLDER) {
+                parquet.push(path.to_owned());
+                continue;
+            }
             if names.last().is_none_or(|last| last != name) {
                 names.push(name.to_owned());
             }
             if file == MANIFEST {
                 with_manifest.push(name.to_owned());
+            } else if file == query_copy::RECORD {
+                with_copy.insert(name.to_owned());
             }
         }
         let mut segments = Vec::with_capacity(with_manifest.len());
         for name in &with_manifest {
-            segments.push(self.segment(name)?);
+            segments.push(self.segment(name, with_copy.contains(name))?);
         }
         segments.sort_by(|a: &Segment, b| {
             let number = |s: &Segment| s.manifest.as_ref().map_or(u64::MAX, |m| m.number);
             (number(a), &a.name).cmp(&(number(b), &b.name))
         });
         names.retain(|name| !with_manifest.contains(name));
-        Ok(Contents { segments, unfinished: names })
+        Ok(Contents { segments, unfinished: names, parquet })
     }
 
-    fn segment(&self, name: &str) -> anyhow::Result<Segment> {
+    /// Stores an object that nothing has the name of, but for one with the same content.
+    pub(super) fn put_same(&self, name: &str, content: Vec<u8>) -> anyhow::Result<()> {
+        let (key, content) = (self.key(name)?, Bytes::from(content));
+        match self.storage.put(&key, content.clone(), Overwrite::Refuse) {
+            Err(storage::Error::Exists { .. }) => {
+                let is_same = self.storage.head(&key)?.size == content.len() as u64
+                    && self.storage.get(&key, content.len() as u64)? == content;
+                anyhow::ensure!(
+                    is_same,
+                    "`{key}` is there, and is another one than a run left that was killed: take it away"
+                );
+                Ok(())
+            }
+            other => Ok(other?),
+        }
+    }
+
+    /// Returns a signature, if it is there.
+    pub(super) fn signature(&self, name: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        match self.storage.get(&self.key(name)?, 1 << 16) {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(storage::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn segment(&self, name: &str, has_copy: bool) -> anyhow::Result<Segment> {
         let json = self.storage.get(&self.key(&format!("{name}/{MANIFEST}"))?, MAX_MANIFEST)?;
-        let signature = self.key(&format!("{name}/{MANIFEST}{SUFFIX}"))?;
-        let signature = match self.storage.get(&signature, 1 << 16) {
-            Ok(bytes) => Some(bytes.to_vec()),
-            Err(storage::Error::NotFound { .. }) => None,
-            Err(error) => return Err(error.into()),
-        };
+        let signature = self.signature(&format!("{name}/{MANIFEST}{SUFFIX}"))?;
         let manifest = Manifest::parse(&json).map_err(|error| error.to_string());
         Ok(Segment {
             name: name.to_owned(),
@@ -100,6 +136,7 @@ impl Folder {
             json: json.to_vec(),
             signature,
             manifest,
+            has_copy,
         })
     }
 }

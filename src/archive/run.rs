@@ -1,7 +1,7 @@
 //! How a table is archived: what is closed and not covered yet, and what came late, each as a segment.
 //!
-//! The order makes it safe to be killed anywhere: rows, read back, signature, manifest. A segment exists when its manifest does, and
-//! the next run makes anew, under another name, what never came so far.
+//! The order makes it safe to be killed anywhere: rows, read back, signature, manifest, and then the copy for questions. A segment exists
+//! when its manifest does, and the next run makes anew, under another name, what never came so far.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,6 +13,7 @@ use crate::archive::folder::{Contents, Folder, Segment};
 use crate::archive::line::{self, fingerprint};
 use crate::archive::manifest::{File, MANIFEST, Manifest, Merkle, Place, hex, sha256};
 use crate::archive::merkle::{Roots, Tree};
+use crate::archive::query_copy;
 use crate::archive::row::Row;
 use crate::archive::signature::{SUFFIX, Signer, Signers};
 use crate::archive::source::{Keys, Source, positions};
@@ -22,7 +23,7 @@ use crate::clock::Moment;
 use crate::config::AuditTable;
 use crate::db::Target;
 use crate::stop::Stop;
-use crate::storage::{self, Overwrite};
+use crate::storage::{self, Key, Overwrite};
 
 /// How a third party checks an archive: lies beside the segments.
 const HOWTO: &str = include_str!("howto.md");
@@ -46,6 +47,8 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Outcome {
     pub(crate) cutoff: Option<Moment>,
     pub(crate) segments: Vec<Archived>,
+    /// How many segments got a copy as Parquet, or would.
+    pub(crate) copies: usize,
     /// Why nothing was added.
     pub(crate) findings: Vec<Finding>,
 }
@@ -112,7 +115,31 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
     for window in new {
         outcome.segments.extend(segment(request, &mut contents, &mut source, window, None)?);
     }
+    if audit.parquet {
+        copies(request, &mut contents, &mut outcome)?;
+    }
     Ok(outcome)
+}
+
+/// Makes the copies for questions that are missing, also those of earlier segments.
+fn copies(
+    request: &Request<'_>,
+    contents: &mut Contents,
+    outcome: &mut Outcome,
+) -> anyhow::Result<()> {
+    for segment in contents.segments.iter_mut().filter(|segment| !segment.has_copy) {
+        let Ok(manifest) = &segment.manifest else { continue };
+        if manifest.rows == 0 {
+            continue;
+        }
+        if !request.dry_run {
+            let copy = query_copy::make(request, segment, manifest);
+            copy.with_context(|| format!("failed to make Parquet of segment {}", segment.name))?;
+            segment.has_copy = true;
+        }
+        outcome.copies += 1;
+    }
+    Ok(())
 }
 
 /// Returns the windows that are archived, and whose rows in the table are not just those that are archived.
@@ -167,12 +194,7 @@ fn archived_keys(
             known.insert(fingerprint(key));
             Ok(())
         })?;
-        let is_whole = reading.wrong.is_empty() && reading.broken.is_none();
-        anyhow::ensure!(
-            is_whole,
-            "segment {} is damaged: `archive-audit verify` says how",
-            segment.name
-        );
+        reading.whole(&segment.name)?;
     }
     Ok(known)
 }
@@ -282,20 +304,36 @@ fn publish(
     manifest: Manifest,
 ) -> anyhow::Result<()> {
     let json = manifest.to_json().context("failed to write the manifest")?;
-    let signature = request.signer.sign(&json)?;
-    let mut keys = Vec::new();
-    for (file, content) in [
-        (format!("{MANIFEST}{SUFFIX}"), signature.clone().into_bytes()),
-        (MANIFEST.to_owned(), json.clone()),
-    ] {
-        let key = request.folder.key(&format!("{name}/{file}"))?;
-        request.folder.storage.put(&key, Bytes::from(content), Overwrite::Refuse)?;
-        keys.push(key);
+    let files =
+        manifest.files.iter().map(|file| request.folder.key(&format!("{name}/{}", file.name)));
+    let files = files.collect::<anyhow::Result<Vec<_>>>()?;
+    let signature = seal(request, &format!("{name}/{MANIFEST}"), json.clone(), files)?;
+    contents.segments.push(Segment {
+        name: name.to_owned(),
+        sha256: sha256(&json),
+        json,
+        signature: Some(signature.into_bytes()),
+        manifest: Ok(manifest),
+        has_copy: false,
+    });
+    Ok(())
+}
+
+/// Signs what vouches for other objects, stores it after its signature, and looks whether all of them are locked if they should be.
+pub(super) fn seal(
+    request: &Request<'_>,
+    name: &str,
+    content: Vec<u8>,
+    mut keys: Vec<Key>,
+) -> anyhow::Result<String> {
+    let signature = request.signer.sign(&content)?;
+    for (name, content) in
+        [(format!("{name}{SUFFIX}"), signature.clone().into_bytes()), (name.to_owned(), content)]
+    {
+        keys.push(request.folder.key(&name)?);
+        request.folder.put_same(&name, content)?;
     }
     if let Some(days) = request.lock_days {
-        for file in &manifest.files {
-            keys.push(request.folder.key(&format!("{name}/{}", file.name))?);
-        }
         for key in keys {
             let object = request.folder.storage.head(&key)?;
             // A little less, because the lock was computed before the object was written.
@@ -308,14 +346,7 @@ fn publish(
             );
         }
     }
-    contents.segments.push(Segment {
-        name: name.to_owned(),
-        sha256: sha256(&json),
-        json,
-        signature: Some(signature.into_bytes()),
-        manifest: Ok(manifest),
-    });
-    Ok(())
+    Ok(signature)
 }
 
 /// Stores what a third party needs beside the segments, the first time.

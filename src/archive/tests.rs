@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::Signer;
-use crate::archive::{evidence, line, verify};
+use crate::archive::{evidence, line, query_copy, verify};
 use crate::clock::Moment;
 use crate::config::{AuditTable, AuditWindow, Location};
 use crate::db::Target;
@@ -46,6 +46,7 @@ impl Scene {
             location: Location::Directory("/nowhere".into()),
             signing_key: "/nowhere".into(),
             allowed_signers: None,
+            parquet: true,
         };
         let target = server.target(&database);
         let now = "2025-04-15T00:00:00Z".parse().unwrap();
@@ -94,6 +95,16 @@ impl Scene {
             })
             .unwrap();
         }
+        let copies = query_copy::verify(
+            &folder,
+            &contents,
+            &self.signer.signers(None).unwrap(),
+            &Stop::new(),
+        );
+        assert_eq!(copies.unwrap(), []);
+        assert!(
+            contents.segments.iter().all(|s| s.has_copy == (s.manifest.as_ref().unwrap().rows > 0))
+        );
         ids
     }
 }

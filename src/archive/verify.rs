@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Overlap,
     /// The newest segment that was seen earlier is not there any more, or is another one.
     Anchor,
+    /// A Parquet file, or what vouches for it. No evidence is concerned.
+    Copy,
 }
 
 /// One thing that is not as it should be.
@@ -68,12 +70,13 @@ impl fmt::Display for Kind {
             Kind::Gap => "gap",
             Kind::Overlap => "overlap",
             Kind::Anchor => "anchor",
+            Kind::Copy => "copy",
         })
     }
 }
 
 impl Finding {
-    fn new(segment: &str, kind: Kind, what: impl Into<String>) -> Finding {
+    pub(super) fn new(segment: &str, kind: Kind, what: impl Into<String>) -> Finding {
         Finding { segment: segment.to_owned(), kind, what: what.into() }
     }
 }

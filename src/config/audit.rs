@@ -28,6 +28,8 @@ pub(crate) struct AuditTable {
     pub(crate) signing_key: PathBuf,
     /// Who else may have signed: a file as `ssh-keygen` takes it.
     pub(crate) allowed_signers: Option<PathBuf>,
+    /// Are the rows to be there as Parquet, too?
+    pub(crate) parquet: bool,
 }
 
 impl AuditTable {
@@ -65,6 +67,7 @@ pub(super) const AUDIT_KEYS: &[&str] = &[
     "location",
     "signing_key",
     "allowed_signers",
+    "parquet",
     "s3",
 ];
 
@@ -81,6 +84,7 @@ pub(super) struct AuditEntry {
     place: At<Place>,
     signing_key: PathBuf,
     allowed_signers: Option<PathBuf>,
+    parquet: bool,
     s3: S3Entry,
 }
 
@@ -140,6 +144,7 @@ impl AuditEntry {
         let allowed_signers = section.path("allowed_signers");
         let time_column = section.parsed("time_column", value::parse_text);
         let signing_key = section.path("signing_key");
+        let parquet = section.boolean("parquet");
         Some(AuditEntry {
             line,
             table: section.parsed("table", str::parse)?.value,
@@ -151,6 +156,7 @@ impl AuditEntry {
             place: place?,
             signing_key: signing_key?.value,
             allowed_signers: allowed_signers.map(|at| at.value),
+            parquet: parquet.is_none_or(|at| at.value),
             s3,
         })
     }
@@ -186,6 +192,7 @@ impl Merge<'_> {
                 location,
                 signing_key: entry.signing_key.clone(),
                 allowed_signers: entry.allowed_signers.clone(),
+                parquet: entry.parquet,
             });
         }
         audits

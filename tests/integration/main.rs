@@ -12,6 +12,7 @@
 )]
 
 mod archive_audit;
+mod archive_parquet;
 mod backup;
 mod cleanup_sessions;
 mod cleanup_sessions_frameworks;

@@ -51,7 +51,8 @@ impl<W: Write + Send> Writer<W> {
         let schema = Arc::new(Type::group_type_builder("rows").with_fields(fields).build()?);
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
-            .set_created_by(format!("opsctl {}", env!("CARGO_PKG_VERSION")))
+            // Without a version: by whichever opsctl, the same rows are to make the same file.
+            .set_created_by("opsctl".to_owned())
             .build();
         let file = SerializedFileWriter::new(to, schema, Arc::new(properties))?;
         let columns = columns.iter().map(|(_, kind)| Column::new(*kind)).collect();
@@ -68,11 +69,6 @@ impl<W: Write + Send> Writer<W> {
             column.push(value).ok_or(Error::Unfaithful(number))?;
         }
         if self.bytes >= GROUP_BYTES { self.end_group() } else { Ok(()) }
-    }
-
-    /// Returns how much is in the file, without the rows that are gathered.
-    pub(crate) fn written(&self) -> usize {
-        self.file.bytes_written()
     }
 
     /// Ends the file, and returns what it was written to; it is not synced.
@@ -119,10 +115,13 @@ impl Column {
     fn new(kind: Kind) -> Column {
         let values = match kind {
             Kind::Boolean => Values::Booleans(Vec::new()),
-            Kind::Integer { .. } | Kind::Date => Values::Integers(Vec::new()),
-            Kind::Decimal { digits: 0..=9, .. } => Values::Integers(Vec::new()),
-            Kind::Bigint | Kind::Time | Kind::Timestamp { .. } => Values::Bigints(Vec::new()),
-            Kind::Decimal { digits: 10..=18, .. } => Values::Bigints(Vec::new()),
+            Kind::Integer { .. } | Kind::Date | Kind::Decimal { digits: 0..=9, .. } => {
+                Values::Integers(Vec::new())
+            }
+            Kind::Bigint
+            | Kind::Time
+            | Kind::Timestamp { .. }
+            | Kind::Decimal { digits: 10..=18, .. } => Values::Bigints(Vec::new()),
             Kind::Real => Values::Reals(Vec::new()),
             Kind::Double => Values::Doubles(Vec::new()),
             Kind::Decimal { .. } | Kind::Bytes | Kind::Text => {

@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::archive::folder::{Contents, Folder};
+use crate::archive::query_copy;
 use crate::archive::run::{self, Request};
 use crate::archive::signature::{Signer, Signers};
 use crate::archive::verify;
@@ -173,6 +174,7 @@ fn verify_all(
                 findings.extend(verify::rows(&folder, &segment.name, manifest, &context.stop)?);
             }
         }
+        findings.extend(query_copy::verify(&folder, &contents, &signers, &context.stop)?);
         if let Some(anchor) = &mut anchor {
             let key = format!("{name}/{table}");
             findings.extend(anchor.anchor.compare(&key, &contents));

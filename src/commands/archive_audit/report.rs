@@ -30,7 +30,7 @@ impl Part {
 
     /// Adds what was archived of a table, or would be.
     pub(super) fn archived(&mut self, table: &str, outcome: &Outcome, dry_run: bool) {
-        let Outcome { cutoff, segments, findings } = outcome;
+        let Outcome { cutoff, segments, copies, findings } = outcome;
         let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
         let (verb, n) = (if dry_run { "would archive" } else { "archived" }, segments.len());
         if findings.is_empty() {
@@ -46,9 +46,12 @@ impl Part {
                 "segment": segment.name, "late": segment.late, "rows": segment.rows, "bytes": segment.bytes,
             }));
         }
+        if *copies > 0 {
+            self.text.push_str(&format!("  of {copies} segments also as Parquet\n"));
+        }
         self.findings(findings);
         self.tables.push(json!({
-            "table": table, "cutoff": cutoff, "rows": rows, "segments": list, "findings": findings,
+            "table": table, "cutoff": cutoff, "rows": rows, "segments": list, "parquet": copies, "findings": findings,
         }));
     }
 
