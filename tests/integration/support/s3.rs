@@ -75,7 +75,8 @@ impl S3 {
 
     /// Returns the keys of all objects below a prefix.
     pub(crate) fn list(&self, bucket: &str, prefix: &str) -> Vec<String> {
-        let query = format!("list-type=2&prefix={}", prefix.replace('/', "%2F").replace('=', "%3D"));
+        let query =
+            format!("list-type=2&prefix={}", prefix.replace('/', "%2F").replace('=', "%3D"));
         let answer = stock(&mut self.curl(&format!("/{bucket}?{query}")));
         assert!(answer.contains("<IsTruncated>false"), "more objects than a test should make");
         answer
