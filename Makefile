@@ -18,7 +18,7 @@ FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test check lint bench bench-sessions bench-maintain build install deps unpacked deny fuzz
+.PHONY: help demo test check lint bench bench-sessions bench-maintain bench-audit build install deps unpacked deny fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,7 @@ bench: ## Measure beside pg_dump on a database of 2.2 GiB, local and S3 (about 2
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/overhead.sh
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/health.sh
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/maintain.sh
+	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/audit.sh
 
 bench-sessions: ## Measure cleanup-sessions beside one DELETE on 5 million sessions that are in use (about 5 minutes)
 	@scripts/install-deps.sh bench
@@ -63,6 +64,11 @@ bench-maintain: ## Measure db-maintain beside vacuumdb, reindexdb and VACUUM FUL
 	@scripts/install-deps.sh bench
 	@$(MAKE) build
 	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/maintain.sh
+
+bench-audit: ## Measure archive-audit beside what scripts use, on 5 million rows (about 8 minutes)
+	@scripts/install-deps.sh bench
+	@$(MAKE) build
+	@OPSCTL=$(TARGET_DIR)/release/opsctl bench/audit.sh
 
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release

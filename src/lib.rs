@@ -79,6 +79,7 @@
 //!   run verify             the stories, from beginning to end
 //!   source folder evidence    the table in one snapshot; names; the rows of a segment, written and read back
 //!   query_copy parquet     the rows of a segment as Parquet, for questions; the format
+//!   questions duckdb       the statements that ask them; who answers
 //!   signature              who wrote it, as ssh-keygen knows it
 //!   window row line merkle manifest    what is closed, COPY's text, one line of a row, the tree, the format: pure
 //! sessions/                what is expired goes, and locks that have lapsed:

@@ -62,9 +62,14 @@ impl Folder {
         Key::new(path).with_context(|| format!("`{name}` cannot be the name of an object"))
     }
 
+    /// Returns its name in the storage.
+    pub(crate) fn name(&self) -> &str {
+        self.prefix.trim_end_matches('/')
+    }
+
     /// Returns where it is, for people.
     pub(crate) fn place(&self) -> String {
-        format!("`{}` in {}", self.prefix.trim_end_matches('/'), self.storage.place())
+        format!("`{}` in {}", self.name(), self.storage.place())
     }
 
     /// Looks at all segments: their manifests and signatures, not their rows.

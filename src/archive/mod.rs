@@ -2,10 +2,13 @@
 //!
 //! `window` decides which times are closed, `row` reads what COPY writes, `line` makes evidence of a row, `merkle` and `manifest` make
 //! it checkable, `signature` says by whom: they do no I/O, but that a key is read from its file. `folder` knows the names, `evidence`
-//! writes and reads a segment's rows, `query_copy` makes Parquet of them, `source` asks the server. `run` and `verify` are the stories, from beginning to end.
+//! writes and reads a segment's rows, `query_copy` makes Parquet of
+//! them, which `questions` are put to by `duckdb`, `source` asks the server. `run` and `verify` are the
+//! stories, from beginning to end.
 //!
 //! Nothing is ever deleted from a table here, and nothing that lies in an archive is overwritten.
 
+pub(crate) mod duckdb;
 mod evidence;
 pub(crate) mod folder;
 mod line;
@@ -13,6 +16,7 @@ pub(crate) mod manifest;
 mod merkle;
 mod parquet;
 pub(crate) mod query_copy;
+pub(crate) mod questions;
 mod row;
 pub(crate) mod run;
 pub(crate) mod signature;

@@ -20,6 +20,7 @@ use crate::archive::row::Column;
 use crate::archive::run::{Request, seal};
 use crate::archive::signature::{SUFFIX, Signers};
 use crate::archive::verify::{Finding, Kind};
+use crate::archive::window::Window;
 use crate::stop::Stop;
 use crate::storage;
 
@@ -168,6 +169,29 @@ fn is_there(folder: &Folder, file: &File, stop: &Stop) -> anyhow::Result<bool> {
         offset += length;
     }
     Ok(hex(&found.finalize()) == file.sha256)
+}
+
+/// Returns the records of the segments whose window is wanted, in the order of the windows. Nothing is verified.
+pub(crate) fn records(
+    folder: &Folder,
+    wanted: impl Fn(Window) -> bool,
+) -> anyhow::Result<Vec<Record>> {
+    let contents = folder.contents()?;
+    let mut there: Vec<(Window, &Segment)> = Vec::new();
+    for segment in contents.segments.iter().filter(|segment| segment.has_copy) {
+        if let Ok(manifest) = &segment.manifest
+            && wanted(manifest.window)
+        {
+            there.push((manifest.window, segment));
+        }
+    }
+    there.sort_by_key(|(window, _)| *window);
+    let record = |(_, segment): (Window, &Segment)| -> anyhow::Result<Record> {
+        let name = format!("{}/{RECORD}", segment.name);
+        let json = folder.storage.get(&folder.key(&name)?, MAX_MANIFEST)?;
+        serde_json::from_slice(&json).with_context(|| format!("`{name}` cannot be read"))
+    };
+    there.into_iter().map(record).collect()
 }
 
 /// Reads all copies back, and names every Parquet file that belongs to none.

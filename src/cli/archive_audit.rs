@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 use super::Selection;
+use crate::clock::Moment;
 
 /// Archive audit rows that are old enough, as evidence that anybody can check without opsctl
 ///
@@ -35,6 +36,38 @@ pub(crate) enum ArchiveAuditCommand {
     /// Read everything back, and compare it with the manifests, their signatures and their chain
     #[command(after_help = VERIFY_EXITS)]
     Verify(ArchiveVerifyArgs),
+    /// Put a question to the rows that are there as Parquet
+    ///
+    /// `DuckDB` answers it: its program, or Python's module. Without a question the statements are printed that make the tables there or
+    /// in other engines.
+    #[command(after_help = QUERY_EXITS)]
+    Query(ArchiveQueryArgs),
+}
+
+/// What is asked, and of which time.
+#[derive(Args, Debug)]
+pub(crate) struct ArchiveQueryArgs {
+    /// A SELECT; the tables have the names they have in PostgreSQL. The answer is CSV, or JSON with --json
+    #[arg(value_name = "SQL")]
+    pub(crate) sql: Option<String>,
+    /// For which program the statements are printed
+    #[arg(long, value_enum, default_value = "duckdb", conflicts_with = "sql")]
+    pub(crate) r#for: QueryEngine,
+    /// Only segments with rows from then on
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) from: Option<Moment>,
+    /// Only segments with rows from before then
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) to: Option<Moment>,
+}
+
+/// What reads Parquet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum QueryEngine {
+    Duckdb,
+    Spark,
+    Trino,
+    Athena,
 }
 
 /// What the archive is compared with.
@@ -53,6 +86,7 @@ impl ArchiveAuditArgs {
             None => "archive-audit",
             Some(ArchiveAuditCommand::List) => "archive-audit list",
             Some(ArchiveAuditCommand::Verify(_)) => "archive-audit verify",
+            Some(ArchiveAuditCommand::Query(_)) => "archive-audit query",
         }
     }
 }
@@ -67,4 +101,8 @@ Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 13
 
 const VERIFY_EXITS: &str = "\
 Exit statuses: 0 everything is as it should be; 3 it is not, or there is no archive; 1 failed; 10 configuration;
+13 storage; 14 deadline; 130, 143 interrupted.";
+
+const QUERY_EXITS: &str = "\
+Exit statuses: 0 answered, or printed; 3 there is nothing to ask; 1 failed, or no DuckDB is there; 10 configuration;
 13 storage; 14 deadline; 130, 143 interrupted.";

@@ -116,6 +116,7 @@ const QUESTIONS: &[&str] = &[
     "db-maintain plan",
     "db-maintain report",
     "archive-audit list",
+    "archive-audit query",
 ];
 
 impl Command {

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use crate::support::archive::Archive;
 use crate::support::running::{Running, eventually};
-use crate::support::stock;
+use crate::support::s3::S3;
+use crate::support::{Run, stock};
 
 /// Returns the directory of the other programs, installing them first if need be.
 fn readers() -> &'static Path {
@@ -52,6 +53,7 @@ const COLUMNS: &[(&str, &str, &str, &str)] = &[
         "timestamp '1950-01-01 00:00:00.000001' + n * interval '777 days 5 hours'",
         "(extract(epoch FROM local) * 1000000)::numeric",
     ),
+    ("clock", "time", "time '00:00:00.5' + n * interval '7 minutes'", "length(clock::text)"),
     ("raw", "bytea", "decode(repeat('00ff', n % 7), 'hex')", "length(raw)"),
     ("text", "text", "repeat(E'ä\\n\"\\\\\\t', n % 5)", "length(text)"),
     ("doc", "jsonb", "jsonb_build_object('n', n, 'list', array[n, 2.50])", "length(doc::text)"),
@@ -159,6 +161,56 @@ fn copies_that_are_missing_are_made_by_the_next_run() {
     assert_eq!(archive.json(0, &[])["parquet"], 0);
     archive.is_well();
     assert_eq!(read(&archive, "duckdb", &["id"])["duckdb"]["rows"], 150);
+}
+
+/// Puts a question, with Python's `DuckDB`.
+fn ask(archive: &Archive, args: &[&str]) -> Run {
+    let mut command = archive.sandbox.command(&[&["archive-audit", "query"], args].concat());
+    Run::of(command.env("PYTHONPATH", readers()))
+}
+
+#[test]
+fn a_question_is_answered_by_duckdb() {
+    let mut archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    let months = "SELECT archive_month, count(*) AS n, min(id) AS first FROM audit_logs GROUP BY ALL ORDER BY 1;";
+    let expected = "archive_month,n,first\n2024-03,61,1\n2024-04,60,62\n2024-05,29,122\n";
+    assert_eq!(ask(&archive, &[months]).expect(0).stdout, expected);
+    let april = ask(
+        &archive,
+        &["--from", "2024-04-01T00:00:00Z", "--to", "2024-05-01T00:00:00Z", "--json", months],
+    );
+    let april: Value = serde_json::from_str(&april.expect(0).stdout).unwrap();
+    let rows = &april["databases"][0]["tables"][0]["rows"];
+    assert_eq!(rows.as_array().unwrap().len(), 1, "{april:#}");
+    assert_eq!((&rows[0]["archive_month"], &rows[0]["n"]), (&"2024-04".into(), &60.into()));
+    let wrong = ask(&archive, &["SELECT nothing FROM audit_logs"]).expect(1);
+    assert!(wrong.stderr.contains("nothing"), "{wrong:#?}");
+    let mut command = archive.sandbox.command(&["archive-audit", "query", months]);
+    let without = Run::of(command.env("PATH", "/nowhere")).expect(1);
+    assert!(without.stderr.contains("there is no DuckDB"), "{without:#?}");
+    // In a bucket they are the same.
+    let s3 = S3::shared();
+    let bucket = s3.bucket();
+    s3.set_up(&mut archive.sandbox);
+    archive.set_location(&format!("s3://{bucket}/audit"));
+    archive.configure("");
+    archive.json(0, &[]);
+    assert_eq!(ask(&archive, &[months]).expect(0).stdout, expected);
+}
+
+#[test]
+fn what_is_printed_for_spark_is_taken_by_it() {
+    let archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    let printed = ask(&archive, &["--for", "spark"]).expect(0).stdout;
+    let script = "import sys; from pyspark.sql import SparkSession; \
+        s = SparkSession.builder.master('local[1]').config('spark.ui.enabled', 'false').config('spark.driver.host', '127.0.0.1').getOrCreate(); \
+        s.sql(sys.argv[1].strip().rstrip(';')); print(s.sql('SELECT count(*), sum(id) FROM audit_logs').collect()[0])";
+    let mut spark = Command::new("python3");
+    spark.args(["-c", script, &printed]).env("PYTHONPATH", readers()).env("TZ", "UTC");
+    let said = stock(spark.current_dir(archive.sandbox.dir.path()).stdin(Stdio::null()));
+    assert!(said.contains("count(1)=150, sum(id)=11325"), "{said}");
 }
 
 /// What is done, and of which segment it is a finding.

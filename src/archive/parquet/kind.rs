@@ -2,7 +2,7 @@
 //!
 //! A type is taken only where all four readers (`DuckDB`, Spark, Trino, pyarrow) take it for the same thing, and where every value but
 //! the odd one (infinity, NaN, 24:00) can stand in it; everything else is PostgreSQL's own text. So `uuid` is text, because Spark
-//! does not read files that have Parquet's; `jsonb` is, because an annotated string is read as bytes by some; `interval`, `inet`,
+//! does not read files that have Parquet's, and so is a `time`; `jsonb` is, because an annotated string is read as bytes by some; `interval`, `inet`,
 //! arrays, ranges and composites are, because no type holds all that they do.
 
 use std::sync::Arc;
@@ -32,8 +32,6 @@ pub(crate) enum Kind {
     },
     /// In days since 1970.
     Date,
-    /// In microseconds since midnight.
-    Time,
     /// In microseconds since 1970; of UTC, or of a clock on some wall.
     Timestamp {
         utc: bool,
@@ -55,7 +53,6 @@ impl Kind {
             "double precision" => Kind::Double,
             "numeric" => decimal(modifier),
             "date" => Kind::Date,
-            "time without time zone" => Kind::Time,
             "timestamp without time zone" => Kind::Timestamp { utc: false },
             "timestamp with time zone" => Kind::Timestamp { utc: true },
             "bytea" => Kind::Bytes,
@@ -73,7 +70,6 @@ impl Kind {
             Kind::Double => "double".to_owned(),
             Kind::Decimal { digits, scale } => format!("decimal({digits},{scale})"),
             Kind::Date => "date".to_owned(),
-            Kind::Time => "time(us)".to_owned(),
             Kind::Timestamp { utc: true } => "timestamp(us, UTC)".to_owned(),
             Kind::Timestamp { utc: false } => "timestamp(us)".to_owned(),
             Kind::Bytes => "bytes".to_owned(),
@@ -107,7 +103,6 @@ impl Kind {
                 (physical, Some(LogicalType::decimal(scale.into(), digits.into())))
             }
             Kind::Date => (Physical::INT32, Some(LogicalType::Date)),
-            Kind::Time => (Physical::INT64, Some(LogicalType::time(false, micros))),
             Kind::Timestamp { utc } => (Physical::INT64, Some(LogicalType::timestamp(utc, micros))),
             Kind::Bytes => (Physical::BYTE_ARRAY, None),
             Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
@@ -162,13 +157,13 @@ mod tests {
     #[test]
     fn a_type_is_known_whatever_is_in_its_parentheses() {
         assert_eq!(Kind::of("timestamp(3) with time zone"), Kind::Timestamp { utc: true });
-        assert_eq!(Kind::of("time without time zone"), Kind::Time);
         for text in [
             "uuid",
             "jsonb",
             "inet",
             "interval(3)",
             "integer[]",
+            "time without time zone",
             "time with time zone",
             "money",
             "public.mood",

@@ -118,10 +118,9 @@ impl Column {
             Kind::Integer { .. } | Kind::Date | Kind::Decimal { digits: 0..=9, .. } => {
                 Values::Integers(Vec::new())
             }
-            Kind::Bigint
-            | Kind::Time
-            | Kind::Timestamp { .. }
-            | Kind::Decimal { digits: 10..=18, .. } => Values::Bigints(Vec::new()),
+            Kind::Bigint | Kind::Timestamp { .. } | Kind::Decimal { digits: 10..=18, .. } => {
+                Values::Bigints(Vec::new())
+            }
             Kind::Real => Values::Reals(Vec::new()),
             Kind::Double => Values::Doubles(Vec::new()),
             Kind::Decimal { .. } | Kind::Bytes | Kind::Text => {
@@ -156,7 +155,6 @@ impl Column {
                 values.push(value::decimal(text, scale)?.try_into().ok()?);
             }
             (Values::Integers(values), _) => values.push(text.parse().ok()?),
-            (Values::Bigints(values), Kind::Time) => values.push(value::time(text)?),
             (Values::Bigints(values), Kind::Timestamp { utc }) => {
                 values.push(value::timestamp(text, utc)?);
             }
@@ -254,7 +252,6 @@ mod tests {
             ("n18", Kind::Decimal { digits: 18, scale: 0 }),
             ("n38", Kind::Decimal { digits: 38, scale: 1 }),
             ("day", Kind::Date),
-            ("t", Kind::Time),
             ("ts", Kind::Timestamp { utc: true }),
             ("raw", Kind::Bytes),
             ("odd \"name\".x", Kind::Text),
@@ -269,7 +266,6 @@ mod tests {
             "123456789012345678",
             "-9999999999999999999999999999999999999.9",
             "2026-11-26",
-            "01:02:03",
             "2026-11-26 02:00:00+00",
             "\\x00ff",
             "ä\n\"\\",

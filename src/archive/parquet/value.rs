@@ -58,7 +58,7 @@ pub(super) fn date(text: &str) -> Option<i32> {
 }
 
 /// Reads a `time` as microseconds since midnight.
-pub(super) fn time(text: &str) -> Option<i64> {
+fn time(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').map_or((text, None), |(w, f)| (w, Some(f)));
     let mut parts = whole.splitn(3, ':').map(digits);
     let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);

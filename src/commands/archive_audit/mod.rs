@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::failure;
 
 mod anchor;
+mod query;
 mod report;
 
 use anchor::AnchorFile;
@@ -48,6 +49,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
             Some(ArchiveAuditCommand::Verify(_)) => {
                 verify_all(context, &name, &audits, anchor.as_mut())
             }
+            Some(ArchiveAuditCommand::Query(asked)) => query::query(context, &name, &audits, asked),
         };
         match context.note(&name, work, |part| (part.exit, part.json())) {
             Ok(part) => parts.push(part),
@@ -66,7 +68,9 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     {
         anchor.write()?;
     }
-    let asked = args.dry_run || matches!(args.command, Some(ArchiveAuditCommand::List));
+    let asked =
+        matches!(args.command, Some(ArchiveAuditCommand::List | ArchiveAuditCommand::Query(_)));
+    let asked = asked || args.dry_run;
     let silence = if asked { Silence::Refused } else { Silence::Allowed };
     Ok(report::report(&parts, args.dry_run, exit, silence))
 }

@@ -28,6 +28,11 @@ impl Part {
         Part { exit, text, error: Some(error), ..Part::new(database) }
     }
 
+    /// What was answered to a question.
+    pub(super) fn answer(database: &str, text: String, json: Value) -> Part {
+        Part { text, tables: vec![json], ..Part::new(database) }
+    }
+
     /// Adds what was archived of a table, or would be.
     pub(super) fn archived(&mut self, table: &str, outcome: &Outcome, dry_run: bool) {
         let Outcome { cutoff, segments, copies, findings } = outcome;
