@@ -128,7 +128,13 @@ fn parse_network(text: &str) -> Result<String, String> {
     let address: Option<std::net::IpAddr> = address.parse().ok();
     let most = if address.is_some_and(|address| address.is_ipv6()) { 128 } else { 32 };
     let fits = bits.is_none_or(|bits| bits.parse::<u8>().is_ok_and(|bits| bits <= most));
-    let network = address.filter(|_| fits).map(|_| text.to_owned());
+    let network = address.filter(|_| fits).map(|address| match (address, bits) {
+        // An address of IPv4 within IPv6 is that of IPv4, as those of the sessions are.
+        (std::net::IpAddr::V6(v6), None) if v6.to_ipv4_mapped().is_some() => {
+            address.to_canonical().to_string()
+        }
+        _ => text.to_owned(),
+    });
     network.ok_or_else(|| format!("`{text}` is not an address or a network like 192.0.2.0/24"))
 }
 
@@ -141,6 +147,7 @@ mod tests {
         for right in ["192.0.2.1", "192.0.2.0/24", "2001:db8::/32", "::1"] {
             parse_network(right).unwrap();
         }
+        assert_eq!(parse_network("::ffff:192.0.2.1").unwrap(), "192.0.2.1");
         for wrong in ["", "192.0.2.0/33", "192.0.2", "host", "2001:db8::/129", "192.0.2.0/"] {
             parse_network(wrong).unwrap_err();
         }

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::config::Audit;
 use crate::db::{Connection, Error, quote_identifier};
-use crate::sessions::catalogue;
+use crate::sessions::catalogue::{self, castable};
 use crate::sessions::expired::quote_table;
 
 /// An audit table whose columns were looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Trail {
     audit: Audit,
+    /// What a value is cast to for each column. Any kind of text stays text: a cast would cut it, and to insert it does not.
     types: BTreeMap<String, String>,
     run: String,
 }
@@ -39,8 +40,14 @@ impl Trail {
                 return Ok(Err(message));
             }
         }
+        let sql = "SELECT a.attname::text, CASE WHEN t.typcategory = 'S' THEN 'text' ELSE pg_catalog.format_type(a.atttypid, NULL) END \
+                   FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid \
+                   WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped";
+        let types = connection.query(sql, &[&relation.oid]);
+        let types = types.map_err(|e| Error::query("look at the audit table", e))?;
+        let types = types.iter().map(|row| (row.get(0), row.get(1))).collect();
         let audit = Audit { table: relation.name, ..audit.clone() };
-        Ok(Ok(Trail { audit, types: relation.columns, run: run.to_owned() }))
+        Ok(Ok(Trail { audit, types, run: run.to_owned() }))
     }
 
     /// Writes the statement that tells of the rows of `from`, whose column `id` is the account's.
@@ -57,10 +64,9 @@ impl Trail {
         let mut number = first;
         let (mut columns, mut expressions) = (Vec::new(), Vec::new());
         let mut add = |column: &str, expression: String| {
-            // The catalogue's own word for the type.
             let kind = self.types.get(column).map_or("text", String::as_str);
             columns.push(quote_identifier(column));
-            expressions.push(format!("CAST({expression} AS {kind})"));
+            expressions.push(format!("CAST({expression} AS {})", castable(kind)));
         };
         let mut value = |text: String| {
             values.push(text);

@@ -183,6 +183,15 @@ pub(crate) fn has_index(
     Ok(row.map_err(|e| Error::query(format!("look for an index on `{column}`"), e))?.get(0))
 }
 
+/// Returns the type to cast to for values of a column of this type: the catalogue's word for some means a length of 1.
+pub(crate) fn castable(kind: &str) -> &str {
+    match kind {
+        "character" => "bpchar",
+        "bit" => "varbit",
+        other => other,
+    }
+}
+
 /// Writes the statement that makes the index that is missing.
 pub(crate) fn create_index(table: &TableName, column: &str) -> String {
     format!("CREATE INDEX CONCURRENTLY ON {} ({})", quote_table(table), quote_identifier(column))

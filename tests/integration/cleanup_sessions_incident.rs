@@ -184,6 +184,13 @@ fn accounts_are_locked_for_a_time() {
     let locked = "SELECT id FROM users WHERE locked_until BETWEEN now() + interval '119 min' AND now() + interval '2 h' ORDER BY id";
     assert_eq!(site.sql(locked), "2\n3");
     assert_eq!(site.sql("SELECT what, who FROM events ORDER BY who"), "lock|2\nlock|3");
+    // A lock that lasts longer is not shortened.
+    site.sql("UPDATE users SET locked_until = now() + interval '7 days' WHERE id = 2");
+    site.sandbox.run(&[&lock[..], &["--yes", "2"]].concat()).ends_with(0);
+    assert_eq!(
+        site.sql("SELECT locked_until > now() + interval '6 days' FROM users WHERE id = 2"),
+        "t"
+    );
     let run = site
         .sandbox
         .run(&["cleanup-sessions", "lock", "--user", "4", "99", "--yes", "2"])
@@ -193,4 +200,116 @@ fn accounts_are_locked_for_a_time() {
     let run =
         site.sandbox.run(&["cleanup-sessions", "lock", "--user", "4", "--yes", "1"]).expect(10);
     assert!(run.stderr.contains("[sessions.revoke] has no `lock`"), "{run:#?}");
+}
+
+#[test]
+fn whatever_is_stored_as_an_address_keeps_nobody_else_from_being_revoked() {
+    let site = Site::new(TABLES, CONFIGURATION);
+    let v4 =
+        ["192.0.2.7", "192.0.2.7:443", "::ffff:192.0.2.9", "::FFFF:192.0.2.9/128", "192.0.2.1/32"];
+    let v6 = [
+        "2001:db8::7",
+        "[2001:db8::8]:443",
+        "2001:DB8:0:0:0:0:0:9",
+        "2001:db8::/64",
+        "2001:db8:1:2:3:4:5::",
+    ];
+    let none = [
+        "",
+        "300.1.2.3",
+        "192.0.2.7/33",
+        "1::2::3",
+        "12345::",
+        "1:2:3",
+        "::1/129",
+        "192.0.2.7, 10.0.0.1",
+        "fe80::1%eth0",
+    ];
+    let values =
+        |ips: &[&str]| ips.iter().map(|ip| format!("('{ip}')")).collect::<Vec<_>>().join(", ");
+    let all = [&v4[..], &v6, &none].concat();
+    site.sql(&format!(
+        "DELETE FROM refresh_tokens; INSERT INTO refresh_tokens (ip_address) VALUES {}, (NULL)",
+        values(&all)
+    ));
+    let plan = |network: &str| {
+        let args = ["cleanup-sessions", "revoke", "--dry-run", "--ip", network];
+        let table = site.sandbox.json(0, &args)["tables"][0].clone();
+        (table["sessions"].as_u64().unwrap(), table["unreadable"].as_u64().unwrap())
+    };
+    assert_eq!(plan("192.0.2.0/24"), (5, 10));
+    assert_eq!(plan("2001:db8::/32"), (5, 10));
+    assert_eq!(plan("::ffff:192.0.2.9"), (2, 10));
+    let run = site
+        .sandbox
+        .run(&["cleanup-sessions", "revoke", "--ip", "192.0.2.0/24", "--yes", "5"])
+        .expect(0);
+    let said = "10 rows of public.refresh_tokens without an address that can be read";
+    assert!(run.stderr.contains(said) && run.stdout.contains("5 sessions revoked"), "{run:#?}");
+    // Where the column is one of addresses, nothing else can be in it.
+    site.sql(&format!(
+        "TRUNCATE refresh_tokens; ALTER TABLE refresh_tokens ALTER ip_address TYPE inet USING NULL; \
+         INSERT INTO refresh_tokens (ip_address) SELECT v.ip::inet FROM (VALUES {}) v(ip)",
+        values(&[&[v4[0], "::ffff:192.0.2.9"][..], &v6[..1]].concat())
+    ));
+    assert_eq!(plan("192.0.2.0/24"), (2, 0));
+    site.sql("ALTER TABLE refresh_tokens ALTER created_at TYPE timestamp");
+    let run = site.sandbox.run(&["cleanup-sessions", "revoke", "--since", "2h"]).expect(10);
+    let said =
+        "refresh_tokens.created_at is timestamp without time zone, not timestamp with time zone";
+    assert!(run.stderr.contains(said), "{run:#?}");
+}
+
+#[test]
+fn one_locked_row_keeps_no_other_and_what_was_done_is_said() {
+    let site = Site::new(TABLES, &with_web_sessions());
+    site.sql("INSERT INTO refresh_tokens (user_id) SELECT 4 FROM generate_series(1, 12000)");
+    let somebody = site.somebody("SELECT FROM refresh_tokens WHERE id = 2 FOR UPDATE");
+    let report = site.sandbox.json(1, &["cleanup-sessions", "revoke", "--all", "--yes", "12006"]);
+    assert_eq!(report["revoked"], 12005, "{report:#}");
+    assert!(report["error"].as_str().unwrap().contains("lock timeout"), "{report:#}");
+    assert_eq!(site.sql("SELECT id FROM refresh_tokens WHERE NOT is_revoked"), "2");
+    assert_eq!(site.sql("SELECT count(*) FROM web_sessions"), "0");
+    drop(somebody);
+    site.sandbox.run(&["cleanup-sessions", "revoke", "--all", "--yes", "1"]).ends_with(0);
+}
+
+#[test]
+fn it_comes_to_its_end_while_others_log_in_and_where_a_trigger_keeps_a_row() {
+    let site = Site::new(TABLES, CONFIGURATION);
+    // Each time that somebody is logged out, he logs in again.
+    site.sql(
+        "CREATE FUNCTION login() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO refresh_tokens (user_id) VALUES (1); RETURN NULL; END $$;
+         CREATE TRIGGER login AFTER UPDATE ON refresh_tokens FOR EACH STATEMENT EXECUTE FUNCTION login()",
+    );
+    let args = ["cleanup-sessions", "revoke", "--all", "--yes", "4", "--timeout", "30s"];
+    site.sandbox.run(&args).ends_with(0);
+    assert!(revoked(&site).starts_with("1 2 3 4"), "{}", revoked(&site));
+    site.sql(
+        "DROP TRIGGER login ON refresh_tokens; UPDATE refresh_tokens SET is_revoked = false, revoked_at = NULL WHERE id <= 4; \
+         CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF OLD.id = 3 THEN RETURN NULL; END IF; RETURN NEW; END $$;
+         CREATE TRIGGER keep BEFORE UPDATE ON refresh_tokens FOR EACH ROW EXECUTE FUNCTION keep();
+         DELETE FROM refresh_tokens WHERE id > 4",
+    );
+    let report = site.sandbox.json(1, &["cleanup-sessions", "revoke", "--all", "--yes", "4"]);
+    assert_eq!((&report["revoked"], revoked(&site).as_str()), (&3.into(), "1 2 4"), "{report:#}");
+    assert!(report["error"].as_str().unwrap().contains("1 stay as they are: is there a trigger?"));
+}
+
+#[test]
+fn the_audit_table_has_the_whole_of_each_value_whatever_its_kind_of_text() {
+    let events = "at timestamptz, what character(24), who character(8), more json";
+    let tables =
+        TABLES.replace("at timestamptz, what varchar(40) NOT NULL, who text, more json", events);
+    let site = Site::new(&tables, CONFIGURATION);
+    site.sandbox.run(&["cleanup-sessions", "revoke", "--user", "3", "--yes", "1"]).ends_with(0);
+    assert_eq!(site.sql("SELECT trim(what), trim(who) FROM events"), "revoke|3");
+    // What has no room is an error, not a part of it.
+    site.sql(
+        "CREATE DOMAIN short AS varchar(3); ALTER TABLE events ALTER what TYPE short USING 'x'",
+    );
+    let run =
+        site.sandbox.run(&["cleanup-sessions", "revoke", "--user", "2", "--yes", "1"]).expect(1);
+    assert!(run.stderr.contains("value too long for type character varying(3)"), "{run:#?}");
+    assert_eq!(revoked(&site), "4");
 }

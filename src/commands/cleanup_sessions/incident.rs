@@ -9,6 +9,7 @@ use crate::commands::{Context, Report, Silence, open};
 use crate::config::{Config, Revoke};
 use crate::db::Target;
 use crate::exit::{Exit, Failure};
+use crate::failure;
 use crate::sessions::plan::{cutoff, server_time};
 use crate::sessions::revoke::{self, Cohort};
 use crate::text::{count, counted};
@@ -56,8 +57,17 @@ pub(super) fn revoke(
         let plan = revoke::plan(&mut connection, settings, cohort, args.force_password_reset)?;
         let plan = plan.map_err(|reason| Failure::new(Exit::Configuration, reason))?;
         let mut text = format!("{name}: {} would be revoked\n", counted(plan.sessions, "session"));
-        for (table, sessions) in plan.tables() {
-            text.push_str(&format!("  {table}: {}\n", count(sessions)));
+        for table in &plan.tables {
+            text.push_str(&format!("  {}: {}\n", table.name(), count(table.sessions)));
+        }
+        for table in plan.tables.iter().filter(|table| table.unreadable > 0) {
+            let rows = counted(table.unreadable, "row");
+            let message = format!(
+                "{rows} of {} without an address that can be read: not meant",
+                table.name()
+            );
+            tracing::warn!("{name}: {message}");
+            text.push_str(&format!("  {message}\n"));
         }
         if let Some(resets) = plan.resets {
             text.push_str(&format!(
@@ -66,17 +76,19 @@ pub(super) fn revoke(
             ));
         }
         if dry_run {
-            let tables: Vec<_> = plan
-                .tables()
-                .map(|(table, n)| serde_json::json!({ "table": table, "sessions": n }))
-                .collect();
+            let table = |table: &revoke::Table| {
+                serde_json::json!({
+                    "table": table.name(), "sessions": table.sessions, "unreadable": table.unreadable,
+                })
+            };
+            let tables: Vec<_> = plan.tables.iter().map(table).collect();
             let json = serde_json::json!({
                 "dry_run": true, "database": name, "sessions": plan.sessions, "password_resets": plan.resets, "tables": tables,
             });
             return Ok(Report { exit: Exit::Done, text, json, silence: Silence::Refused });
         }
         confirm(args.yes, plan.sessions, "sessions", &text)?;
-        let outcome = plan.apply(&mut connection, trail.as_ref(), &context.stop)?;
+        let outcome = plan.apply(&mut connection, trail.as_ref(), &context.stop);
         let mut text = format!("{name}: {} revoked", counted(outcome.revoked, "session"));
         if args.force_password_reset {
             text.push_str(&format!(
@@ -84,12 +96,23 @@ pub(super) fn revoke(
                 counted(outcome.password_resets, "account")
             ));
         }
-        let text = told(text, trail.is_some());
-        let json = serde_json::json!({
+        let mut text = told(text, trail.is_some());
+        let mut json = serde_json::json!({
             "dry_run": false, "database": name, "revoked": outcome.revoked, "password_resets": outcome.password_resets,
-            "audited": trail.is_some(),
+            "unreadable": plan.tables.iter().map(|table| table.unreadable).sum::<u64>(), "audited": trail.is_some(),
         });
-        Ok(Report { exit: Exit::Done, text, json, silence: Silence::Refused })
+        let mut exit = Exit::Done;
+        if let Some(error) = outcome.failure {
+            // What was done is worth a report.
+            let error = anyhow::Error::from(error);
+            let message = failure::one_line(&error);
+            exit =
+                context.stop.reason().map_or_else(|| failure::exit(&error), failure::exit_of_stop);
+            tracing::error!("{name}: not all is revoked: {message}");
+            text.push_str(&format!("  NOT ALL: {message}\n"));
+            json["error"] = message.into();
+        }
+        Ok(Report { exit, text, json, silence: Silence::Refused })
     };
     context.note(&name, work, |report| (report.exit, report.json.clone()))
 }
@@ -117,9 +140,9 @@ pub(super) fn lock(
         let locked = revoke::lock(
             &mut connection,
             settings,
-            &args.user,
-            &until.to_rfc3339(),
+            (&args.user, &until.to_rfc3339()),
             trail.as_ref(),
+            &context.stop,
         )?;
         let locked = locked.map_err(|reason| Failure::new(Exit::Configuration, reason))?;
         let missing: Vec<_> = args.user.iter().filter(|id| !locked.contains(id)).cloned().collect();
