@@ -288,6 +288,7 @@ pub(super) const KEYS: Keys = &[
             "batch_milliseconds",
             "pause_percent",
             "max_replica_lag",
+            "ignore_replicas",
         ],
     ),
     (

@@ -217,6 +217,9 @@ impl List<'_> {
         self.add("sessions.batch_milliseconds", sessions.batch.as_millis().to_string());
         self.add("sessions.pause_percent", sessions.pause_percent.to_string());
         self.add("sessions.max_replica_lag", format_duration(sessions.max_replica_lag));
+        if !sessions.ignore_replicas.is_empty() {
+            self.add("sessions.ignore_replicas", sessions.ignore_replicas.join(", "));
+        }
         for rule in &sessions.rules {
             let what = match &rule.what {
                 What::Preset { preset, .. } => format!("preset {preset}"),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use sha2::{Digest, Sha256};
 
 use super::connection::Connection;
-use super::error::Error;
+use super::error::{Error, source};
 use super::target::Target;
 use crate::stop::Stop;
 
@@ -94,7 +94,9 @@ impl AdvisoryLock {
         let sql = "SELECT FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND granted \
                    AND pid = pg_catalog.pg_backend_pid() AND objsubid = 1 \
                    AND (classid::int8 << 32) | objid::int8 = $1";
-        let rows = self.session.query(sql, &[&self.key]).map_err(|e| Error::query(what, e))?;
+        // Whatever keeps the session from answering: nobody knows any more who has the lock.
+        let lost = |e| Error::Lost { what: what.to_owned(), source: source(e) };
+        let rows = self.session.query(sql, &[&self.key]).map_err(lost)?;
         if rows.is_empty() {
             let source = "the session does not have it any more".into();
             return Err(Error::Lost { what: what.to_owned(), source });

@@ -13,14 +13,11 @@ use crate::sessions::batch::pause;
 use crate::sessions::catalogue::Leaf;
 use crate::sessions::expired::{Expired, Value, changes_children, delete_all, delete_chosen};
 use crate::sessions::plan::{Cleaning, Figures};
+use crate::sessions::replicas::{Replicas, Waited};
 use crate::sessions::walk::{Position, Walk, Way};
 use crate::sessions::{BATCH_TIMEOUT, LOCK_TIMEOUT, LOOK_TIMEOUT, is_passing, limits, unsigned};
 use crate::stop::Stop;
 
-/// How often it is asked whether replicas are behind.
-const LOOK_AT_REPLICAS: Duration = Duration::from_millis(250);
-/// How long replicas are waited for, before it is given up.
-const LAG_PATIENCE: Duration = Duration::from_secs(600);
 /// How often something may be passed over because it cannot be deleted, before that is an error.
 const SKIPS: u32 = 50;
 /// A table is walked again if more than this is left, and more than a hundredth of what was deleted.
@@ -32,7 +29,7 @@ pub(crate) struct Manner<'a> {
     /// How long one transaction should take.
     pub(crate) batch: Duration,
     pub(crate) pause_percent: u32,
-    pub(crate) max_replica_lag: Duration,
+    pub(crate) replicas: &'a mut Replicas,
     pub(crate) stop: &'a Stop,
     /// Returns an error if another host may be at work.
     pub(crate) check: &'a mut dyn FnMut() -> Result<(), Error>,
@@ -46,10 +43,10 @@ pub(crate) struct Outcome {
     pub(crate) deleted: u64,
     /// Rows of other tables that went, or now refer to nothing; without those that the database itself takes along.
     pub(crate) children: u64,
-    /// Expired, and still there; an estimate unless it came to its end.
-    pub(crate) remaining: u64,
+    /// Expired, and still there, if that is known; an estimate unless it came to its end.
+    pub(crate) remaining: Option<u64>,
     /// Those of them that somebody has locked, or that cannot be deleted.
-    pub(crate) skipped: u64,
+    pub(crate) skipped: Option<u64>,
     pub(crate) batches: u64,
     pub(crate) longest_seconds: f64,
     pub(crate) seconds: f64,
@@ -69,16 +66,20 @@ pub(crate) enum End {
     Stopped,
     /// Replicas stayed too far behind: there is more to do.
     Lagging,
+    /// Nothing went, although nobody has it locked.
+    Kept,
+    /// An error, which stands beside it: there is more to do.
+    Failed,
 }
 
-/// Deletes what is expired.
+/// Deletes what is expired. The outcome is also that of what was done before an error.
 pub(crate) fn apply(
     connection: &mut Connection,
     cleaning: &Cleaning,
     manner: &mut Manner<'_>,
-) -> Result<Outcome, Error> {
+) -> (Outcome, Result<(), Error>) {
     let began = Instant::now();
-    let work = Work {
+    let mut work = Work {
         connection,
         cleaning,
         manner,
@@ -88,16 +89,22 @@ pub(crate) fn apply(
             ..Outcome::default()
         },
         skips: 0,
-        seen: None,
         may_have_left: false,
     };
-    let mut outcome = work.run()?;
+    let result = work.run();
+    let mut outcome = work.outcome;
+    if result.is_err() {
+        outcome.end = End::Failed;
+    }
+    if [End::Stopped, End::Lagging, End::Failed].contains(&outcome.end) {
+        outcome.remaining = Some(cleaning.figures().expired.saturating_sub(outcome.deleted));
+    }
     outcome.seconds = began.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "it is a rate")]
     let rate = outcome.deleted as f64 / outcome.seconds.max(0.001);
     outcome.deleted_per_second = rate.round();
     outcome.reusable_bytes = reusable(cleaning, outcome.deleted);
-    Ok(outcome)
+    (outcome, result)
 }
 
 /// Estimates the room that deleted rows took.
@@ -119,10 +126,15 @@ struct Work<'a, 'm> {
     manner: &'a mut Manner<'m>,
     outcome: Outcome,
     skips: u32,
-    /// When replicas were last seen not to be behind.
-    seen: Option<Instant>,
-    /// Was anything passed over, so that something may be left? What deletes straight leaves nothing.
+    /// Was anything passed over, so that something may be left?
     may_have_left: bool,
+}
+
+/// Which rows are counted: all, or whether there is one at all that nobody has locked.
+#[derive(Clone, Copy)]
+enum Count {
+    All,
+    Free,
 }
 
 /// What one transaction did.
@@ -135,7 +147,7 @@ struct Batch {
 }
 
 impl Work<'_, '_> {
-    fn run(mut self) -> Result<Outcome, Error> {
+    fn run(&mut self) -> Result<(), Error> {
         let cleaning = self.cleaning;
         for pass in 1..=PASSES {
             let before = self.outcome.deleted;
@@ -147,16 +159,18 @@ impl Work<'_, '_> {
                 walked_pages |= !along;
                 self.outcome.end = self.walk(leaf, along)?;
                 if self.outcome.end != End::Complete {
-                    let deleted = self.outcome.deleted;
-                    self.outcome.remaining = cleaning.figures().expired.saturating_sub(deleted);
-                    return Ok(self.outcome);
+                    return Ok(());
                 }
             }
-            if !self.may_have_left {
-                (self.outcome.remaining, self.outcome.skipped) = (0, 0);
+            // What deletes straight leaves nothing, unless a trigger keeps it.
+            let Figures { expired, estimated, .. } = cleaning.figures();
+            if !self.may_have_left && !estimated && self.outcome.deleted >= *expired {
+                (self.outcome.remaining, self.outcome.skipped) = (Some(0), Some(0));
                 break;
             }
-            let Some(remaining) = self.remaining(walked_pages)? else {
+            let remaining = self.remaining(walked_pages, Count::All)?;
+            (self.outcome.remaining, self.outcome.skipped) = (remaining, remaining);
+            let Some(remaining) = remaining else {
                 tracing::warn!(
                     "{}: what is left could not be counted in {} s",
                     self.outcome.rule,
@@ -164,19 +178,28 @@ impl Work<'_, '_> {
                 );
                 break;
             };
-            (self.outcome.remaining, self.outcome.skipped) = (remaining, remaining);
             let went = self.outcome.deleted - before;
+            if self.outcome.deleted == 0 && remaining > 0 {
+                // Is it free, and does not go? Once more, for somebody may have let it go just now.
+                let is_free = self.remaining(walked_pages, Count::Free)?.is_some_and(|n| n > 0);
+                if is_free && pass == 1 {
+                    continue;
+                }
+                self.outcome.end = if is_free { End::Kept } else { End::Complete };
+                break;
+            }
             if remaining <= MUCH || remaining <= went / 100 || went == 0 || pass == PASSES {
                 break;
             }
         }
-        Ok(self.outcome)
+        Ok(())
     }
 
     /// Walks through one table that holds rows.
     fn walk(&mut self, leaf: &Leaf, along: bool) -> Result<End, Error> {
         let expired = Expired::new(self.cleaning.rule(), &leaf.name);
-        let mut walk = Walk::new(self.manner.batch, leaf.pages, along);
+        let locks = self.cleaning.rule().via.is_some();
+        let mut walk = Walk::new(self.manner.batch, leaf.pages, along, locks);
         while !walk.is_over() {
             if self.manner.stop.reason().is_some() {
                 return Ok(End::Stopped);
@@ -250,14 +273,14 @@ impl Work<'_, '_> {
             let (from, to) = (format!("({page},{row})"), format!("({},0)", page + pages));
             format!("t.ctid >= {}::tid AND t.ctid < {}::tid", value(from), value(to))
         };
-        let Expired { time, source, .. } = expired;
+        let Expired { time, source, locked, .. } = expired;
         let sql = match (walk.way(), walk.position()) {
             (Way::Straight { pages }, Position::Page(page, row)) => {
                 delete_all(&leaf.name, expired, &place(*page, *row, pages), &rule.children)
             }
             (Way::Careful { rows, pages }, Position::Page(page, row)) => {
                 let chosen = format!(
-                    "SELECT t.ctid, t.ctid AS at FROM {source} WHERE {} AND {} LIMIT {rows} FOR UPDATE OF t SKIP LOCKED",
+                    "SELECT t.ctid, t.ctid AS at FROM {source} WHERE {} AND {} LIMIT {rows} FOR UPDATE OF {locked} SKIP LOCKED",
                     place(*page, *row, pages),
                     expired.by_page
                 );
@@ -273,7 +296,7 @@ impl Work<'_, '_> {
                 let rows = if let Way::Along { rows } = way { rows } else { 1 };
                 let chosen = format!(
                     "SELECT t.ctid, {time} AS at FROM {source} WHERE {since}{} ORDER BY {time} LIMIT {rows} \
-                     FOR UPDATE OF t SKIP LOCKED",
+                     FOR UPDATE OF {locked} SKIP LOCKED",
                     expired.by_index
                 );
                 delete_chosen(&leaf.name, &chosen, &rule.children)
@@ -303,7 +326,7 @@ impl Work<'_, '_> {
     }
 
     /// Counts what is expired and still there, if that can be done in time: without an index that is full of what is dead now.
-    fn remaining(&mut self, walked_pages: bool) -> Result<Option<u64>, Error> {
+    fn remaining(&mut self, walked_pages: bool, which: Count) -> Result<Option<u64>, Error> {
         let stop = self.manner.stop;
         let failed = |e| Error::query("count what is left", e).or_stopped(stop);
         let began = Instant::now();
@@ -317,7 +340,13 @@ impl Work<'_, '_> {
             let values = expired.values(self.cleaning.cutoff());
             let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
             let condition = if walked_pages { &expired.by_page } else { &expired.by_index };
-            let sql = format!("SELECT count(*) FROM {} WHERE {condition}", expired.source);
+            let Expired { source, locked, .. } = &expired;
+            let sql = match which {
+                Count::All => format!("SELECT count(*) FROM {source} WHERE {condition}"),
+                Count::Free => format!(
+                    "SELECT count(*) FROM (SELECT FROM {source} WHERE {condition} LIMIT 1 FOR UPDATE OF {locked} SKIP LOCKED) AS f"
+                ),
+            };
             let mut count = || {
                 let mut transaction = self.connection.transaction()?;
                 transaction.batch_execute(&limits(LOCK_TIMEOUT, left))?;
@@ -340,34 +369,12 @@ impl Work<'_, '_> {
         if stop.sleep(pause(elapsed, self.manner.pause_percent)).is_err() {
             return Ok(Some(End::Stopped));
         }
-        if self.seen.is_some_and(|seen| seen.elapsed() < LOOK_AT_REPLICAS) {
-            return Ok(None);
-        }
-        let began = Instant::now();
-        loop {
-            let sql = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 \
-                       FROM pg_catalog.pg_stat_replication WHERE state = 'streaming'";
-            let row = match self.connection.query_one(sql, &[]) {
-                Ok(row) => row,
-                Err(_) if stop.reason().is_some() => return Ok(Some(End::Stopped)),
-                Err(e) => return Err(Error::query("see how far replicas are behind", e)),
-            };
-            let lag: f64 = row.get(0);
-            if lag <= self.manner.max_replica_lag.as_secs_f64() {
-                self.seen = Some(Instant::now());
-                return Ok(None);
-            }
-            if began.elapsed() > LAG_PATIENCE {
-                return Ok(Some(End::Lagging));
-            }
-            tracing::info!(
-                "{}: waiting for a replica that is {lag:.0} s behind",
-                self.outcome.rule
-            );
-            if stop.sleep(Duration::from_secs(1)).is_err() {
-                return Ok(Some(End::Stopped));
-            }
-        }
+        let waited = self.manner.replicas.wait(self.connection, &self.outcome.rule, stop)?;
+        Ok(match waited {
+            Waited::Good => None,
+            Waited::Stopped => Some(End::Stopped),
+            Waited::InVain => Some(End::Lagging),
+        })
     }
 }
 

@@ -35,6 +35,10 @@ pub(crate) struct Leaf {
     pub(crate) rows: u64,
     /// May this role read, lock and delete its rows? To lock is a part of UPDATE.
     pub(crate) may_delete: bool,
+    /// May it at least read and lock them?
+    pub(crate) may_lock: bool,
+    /// Are there rows that row-level security does not let it see?
+    pub(crate) hides_rows: bool,
     /// Is it on this server, and not a foreign table?
     pub(crate) is_local: bool,
 }
@@ -107,8 +111,9 @@ fn leaves(connection: &mut Connection, oid: u32) -> Result<Vec<Leaf>, postgres::
                SELECT c.oid, n.nspname::text, c.relname::text, \
                    pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::int8, \
                    pg_catalog.pg_table_size(c.oid), greatest(c.reltuples, 0)::int8, \
-                   pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE') \
-                       AND pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relkind <> 'f' \
+                   pg_catalog.has_table_privilege(c.oid, 'DELETE'), c.relkind <> 'f', \
+                   pg_catalog.has_table_privilege(c.oid, 'SELECT') AND pg_catalog.has_table_privilege(c.oid, 'UPDATE'), \
+                   pg_catalog.row_security_active(c.oid) \
                FROM parts JOIN pg_catalog.pg_class c USING (oid) \
                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                WHERE c.relkind IN ('r', 'f') ORDER BY c.oid";
@@ -119,8 +124,10 @@ fn leaves(connection: &mut Connection, oid: u32) -> Result<Vec<Leaf>, postgres::
         pages: super::unsigned(row.get(3)),
         bytes: super::unsigned(row.get(4)),
         rows: super::unsigned(row.get(5)),
-        may_delete: row.get(6),
+        may_delete: row.get::<_, bool>(6) && row.get::<_, bool>(8),
+        may_lock: row.get(8),
         is_local: row.get(7),
+        hides_rows: row.get(9),
     };
     Ok(rows.iter().map(leaf).collect())
 }

@@ -13,15 +13,22 @@ use crate::config::{Child, ChildAction, TableName, Time};
 use crate::db::quote_identifier;
 use crate::sessions::rule::Rule;
 
+/// The beginning of the year 2000, in seconds. A number before it is no time, and never over.
+pub(crate) const YEAR_2000: i64 = 946_684_800;
+
 /// What a rule's queries are made of. The table is `t`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Expired {
     /// The column with the time.
     pub(crate) time: String,
+    /// The same, NULL where it is never.
+    pub(crate) dated: String,
     /// Behind `FROM`.
     pub(crate) source: String,
-    /// The other table that has the time, if there is one, and how its rows are found.
-    using: Option<(String, String)>,
+    /// Behind `FROM`, also with the rows that have no time in another table.
+    pub(crate) all: String,
+    /// The tables whose rows are locked, so that nobody prolongs what is being deleted.
+    pub(crate) locked: &'static str,
     /// In a form that an index on the column can serve.
     pub(crate) by_index: String,
     /// The same, in a form that no index serves: for walking page by page.
@@ -71,6 +78,23 @@ pub(crate) fn quote_table(table: &TableName) -> String {
     }
 }
 
+/// Returns how many of a unit are in a second, where a time is a number.
+pub(crate) fn unit(time: &Time) -> Option<i64> {
+    match time {
+        Time::EpochSeconds => Some(1),
+        Time::EpochMilliseconds => Some(1000),
+        Time::Timestamptz | Time::Timestamp { .. } => None,
+    }
+}
+
+/// Writes a time that is NULL where it is never: the greatest number there is means that, as Spring Session has it.
+pub(crate) fn dated(column: &str, time: &Time) -> String {
+    match unit(time) {
+        Some(_) => format!("nullif({column}::int8, {})", i64::MAX),
+        None => column.to_owned(),
+    }
+}
+
 /// Writes the condition that a column is over at the cutoff: once for an index, once against it.
 ///
 /// `$1` is the cutoff, `$2` the zone where there is one.
@@ -87,7 +111,9 @@ pub(crate) fn is_over(column: &str, time: &Time) -> (String, String) {
             (format!("{column} < ({CUTOFF} AT TIME ZONE $2::text) AND {exact}"), exact)
         }
         Time::EpochSeconds | Time::EpochMilliseconds => {
-            (format!("{column} < $1::int8"), format!("{column} + 0 < $1::int8"))
+            let first = YEAR_2000 * unit(time).unwrap_or(1);
+            let between = |column: &str| format!("{column} < $1::int8 AND {column} >= {first}");
+            (between(column), between(&format!("{column} + 0")))
         }
     }
 }
@@ -96,17 +122,17 @@ impl Expired {
     /// Writes the condition of a rule on one table, which may be a partition of the rule's.
     pub(crate) fn new(rule: &Rule, table: &TableName) -> Expired {
         let column = quote_identifier(&rule.column);
-        let mut source = format!("ONLY {} AS t", quote_table(table));
+        let own = format!("ONLY {} AS t", quote_table(table));
         let mut and = String::new();
-        let using = rule.via.as_ref().map(|via| {
-            let on =
-                format!("v.{} = t.{}", quote_identifier(&via.key), quote_identifier(&via.column));
-            (format!("{} AS v", quote_table(&via.table)), on)
-        });
-        if let Some((other, on)) = &using {
-            source.push_str(&format!(" JOIN {other} ON {on}"));
-        }
-        let time = format!("{}.{column}", if using.is_some() { "v" } else { "t" });
+        let (source, all, time, locked) = match &rule.via {
+            None => (own.clone(), own, format!("t.{column}"), "t"),
+            Some(via) => {
+                let (key, refers) = (quote_identifier(&via.key), quote_identifier(&via.column));
+                let join = format!("JOIN {} AS v ON v.{key} = t.{refers}", quote_table(&via.table));
+                let (source, all) = (format!("{own} {join}"), format!("{own} LEFT {join}"));
+                (source, all, format!("v.{column}"), "t, v")
+            }
+        };
         for condition in &rule.conditions {
             // On lines of its own, so that a comment in it ends.
             and.push_str(&format!(" AND (\n{condition}\n)"));
@@ -120,12 +146,11 @@ impl Expired {
             ));
         }
         let (by_index, by_page) = is_over(&time, &rule.time);
-        let kind = rule.time.clone();
-        Expired { time, source, using, by_index: by_index + &and, by_page: by_page + &and, kind }
+        let (by_index, by_page) = (by_index + &and, by_page + &and);
+        let dated = dated(&time, &rule.time);
+        Expired { time, dated, source, all, locked, by_index, by_page, kind: rule.time.clone() }
     }
-}
 
-impl Expired {
     /// Returns the values of the parameters.
     pub(crate) fn values(&self, cutoff: Moment) -> Vec<Value> {
         values(&self.kind, cutoff)
@@ -150,21 +175,17 @@ pub(crate) fn delete_chosen(table: &TableName, chosen: &str, children: &[Child])
 
 /// Writes the statement that deletes all expired rows for which `place` is true, and what goes with them.
 ///
-/// If that [changes children](changes_children) it returns what [`delete_chosen`] returns, without a last place. It looks for the rows once only, which makes it several times as fast,
-/// but it waits for those that somebody has locked. The condition is part of the deletion itself, so that a row that was prolonged
-/// while it was waited for stays.
+/// If that [changes children](changes_children) it returns what [`delete_chosen`] returns, without a last place. It looks for the
+/// rows once only, which makes it several times as fast, but it waits for those that somebody has locked. The condition is part of the deletion itself, so that a row that was prolonged
+/// while it was waited for stays; it knows only times that are in the table itself.
 pub(crate) fn delete_all(
     table: &TableName,
     expired: &Expired,
     place: &str,
     children: &[Child],
 ) -> String {
-    let (using, on) = match &expired.using {
-        Some((other, on)) => (format!(" USING {other}"), format!("{on} AND ")),
-        None => (String::new(), String::new()),
-    };
     let parents = format!(
-        "DELETE FROM ONLY {} AS t{using} WHERE {on}{place} AND {}",
+        "DELETE FROM ONLY {} AS t WHERE {place} AND {}",
         quote_table(table),
         expired.by_page
     );
@@ -255,10 +276,11 @@ mod tests {
         assert!(by_index.ends_with(&format!(" AND {by_page}")), "{by_index}");
         assert_eq!(values[1], Value::Text("Europe/Berlin".to_owned()));
         let (by_index, by_page, values) = of(Time::EpochSeconds);
-        assert_eq!(by_index, "t.\"expires\" < $1::int8");
-        assert_eq!(by_page, "t.\"expires\" + 0 < $1::int8");
+        assert_eq!(by_index, "t.\"expires\" < $1::int8 AND t.\"expires\" >= 946684800");
+        assert_eq!(by_page, "t.\"expires\" + 0 < $1::int8 AND t.\"expires\" + 0 >= 946684800");
         assert_eq!(values, [Value::Number(1_795_227_300)]);
-        let (_, _, values) = of(Time::EpochMilliseconds);
+        let (by_index, _, values) = of(Time::EpochMilliseconds);
+        assert!(by_index.ends_with(">= 946684800000"), "{by_index}");
         assert_eq!(values, [Value::Number(1_795_227_300_999)]);
     }
 
@@ -274,6 +296,8 @@ mod tests {
             expired.source,
             "ONLY \"public\".\"sessions\" AS t JOIN \"a\" AS v ON v.\"id\" = t.\"a_id\""
         );
+        assert!(expired.all.contains(" AS t LEFT JOIN \"a\" AS v ON "), "{}", expired.all);
+        assert_eq!(expired.locked, "t, v");
         assert!(expired.by_index.starts_with("v.\"expires\" < "), "{}", expired.by_index);
         let and = " AND (\nt.kind = 'a' -- or b\n) AND (\ntrue\n) \
                    AND NOT EXISTS (SELECT FROM \"notes\" AS k WHERE k.\"session\" = t.\"id\")";
@@ -296,12 +320,10 @@ mod tests {
             "{sql}"
         );
         assert!(!sql.contains("c2"), "{sql}");
-        let mut rule = rule(Time::Timestamptz);
-        rule.via =
-            Some(Via { table: "a".parse().unwrap(), key: "id".into(), column: "a_id".into() });
+        let rule = rule(Time::Timestamptz);
         let sql = delete_all(&rule.table, &Expired::new(&rule, &rule.table), "true", &children);
-        let using = "DELETE FROM ONLY \"public\".\"sessions\" AS t USING \"a\" AS v WHERE v.\"id\" = t.\"a_id\" AND true AND (v.";
-        assert!(sql.contains(using) && sql.contains("RETURNING t.\"id\")"), "{sql}");
+        let delete = "DELETE FROM ONLY \"public\".\"sessions\" AS t WHERE true AND (t.";
+        assert!(sql.contains(delete) && sql.contains("RETURNING t.\"id\")"), "{sql}");
     }
 
     proptest! {

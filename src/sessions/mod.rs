@@ -2,8 +2,8 @@
 //!
 //! `rule` says what is expired, `preset` knows the tables of frameworks, `expired` writes the condition, `batch` and `walk` decide
 //! what one transaction takes: they do no I/O. `plan` looks at the database and refuses what is not sure; only it makes a
-//! [`plan::Cleaning`], and `apply` takes nothing else. `unlock` resets locks that have lapsed, `revoke` ends sessions in an
-//! incident, `audit` tells a table of both, `sample` shows a few rows, `catalogue` reads the server's.
+//! [`plan::Cleaning`], and `apply` takes nothing else; it waits for `replicas`. `unlock` resets locks that have lapsed, `revoke` ends
+//! sessions in an incident, `audit` tells a table of both, `sample` shows a few rows, `catalogue` reads the server's.
 //!
 //! The time is the server's, taken once. Nothing is vacuumed here, and no table of a framework is guessed at.
 
@@ -21,6 +21,7 @@ pub(crate) mod catalogue;
 pub(crate) mod expired;
 pub(crate) mod plan;
 pub(crate) mod preset;
+pub(crate) mod replicas;
 pub(crate) mod revoke;
 pub(crate) mod rule;
 pub(crate) mod sample;
@@ -35,10 +36,12 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Connects, and fixes what the text of values depends on. To count goes at the pace of one process: others have to work, too.
+///
+/// What row-level security hides from this role is an error, and not as if it were not there. No look waits for long for a lock.
 pub(crate) fn connect(target: &Target, stop: &Stop) -> Result<Connection, Error> {
     let mut connection = target.connect("opsctl cleanup-sessions", stop)?;
     let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; \
-                    SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0; \
+                    SET row_security = off; SET lock_timeout = '10s'; SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0; \
                     SET plan_cache_mode = force_custom_plan; SET jit = off; SET idle_in_transaction_session_timeout = '60s'";
     connection
         .batch_execute(settings)

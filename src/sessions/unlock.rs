@@ -11,8 +11,8 @@ use crate::config::Lock;
 use crate::db::{Connection, Error, quote_identifier};
 use crate::sessions::audit::Trail;
 use crate::sessions::catalogue::{self, Relation};
-use crate::sessions::expired::{Value, is_over, quote_table, values};
-use crate::sessions::plan::{self, Refusal};
+use crate::sessions::expired::{Value, dated, is_over, quote_table, unit, values};
+use crate::sessions::plan::{self, Refusal, RefusalKind, bad_condition, implausible};
 use crate::sessions::{BATCH_TIMEOUT, LOCK_TIMEOUT, limits, unsigned};
 use crate::stop::Stop;
 
@@ -54,8 +54,10 @@ pub(crate) fn plan(
     (grace, condition): (Duration, Option<&str>),
     now: Moment,
 ) -> Result<Result<Unlocking, Refusal>, Error> {
-    let refuse =
-        |reason: String| Ok(Err(Refusal { rule: name.to_owned(), reason, is_configuration: true }));
+    let refusal = |reason: String| {
+        Err(Refusal { rule: name.to_owned(), reason, kind: RefusalKind::Configuration })
+    };
+    let refuse = |reason| Ok(refusal(reason));
     let Some(relation) = catalogue::find(connection, &lock.table)? else {
         return refuse(format!("there is no table {}", lock.table));
     };
@@ -80,15 +82,16 @@ pub(crate) fn plan(
         values,
         lapsed: 0,
     };
-    let sql = format!(
-        "SELECT count(*) FROM {} AS t WHERE {}",
-        quote_table(&unlocking.relation.name),
-        unlocking.condition()
-    );
-    let row = connection.query_one(&sql, &unlocking.parameters());
-    let row = row.map_err(|e| Error::query(format!("count the lapsed locks of {name}"), e))?;
-    unlocking.lapsed = unsigned(row.get(0));
-    Ok(Ok(unlocking))
+    match unlocking.count(connection) {
+        Ok((lapsed, range)) => {
+            unlocking.lapsed = lapsed;
+            let Some(reason) = implausible(&unlocking.lock.time, &range) else {
+                return Ok(Ok(unlocking));
+            };
+            refuse(format!("{}.{}: {reason}", unlocking.table(), unlocking.lock.column))
+        }
+        Err(error) => bad_condition(&error).map(refusal).ok_or(error),
+    }
 }
 
 impl Unlocking {
@@ -113,6 +116,25 @@ impl Unlocking {
         self.values.iter().map(Value::as_sql).collect()
     }
 
+    /// Counts the locks that have lapsed; where times are numbers, also says from when to when all are. 0 is no lock.
+    fn count(&self, connection: &mut Connection) -> Result<(u64, [Option<String>; 2]), Error> {
+        let (table, condition) = (quote_table(&self.relation.name), self.condition());
+        let column = format!("t.{}", quote_identifier(&self.lock.column));
+        let dated = dated(&column, &self.lock.time);
+        let sql = if unit(&self.lock.time).is_some() {
+            format!(
+                "SELECT count(*) FILTER (WHERE {condition}), min(nullif({dated}, 0))::text, max(nullif({dated}, 0))::text \
+                 FROM {table} AS t"
+            )
+        } else {
+            format!("SELECT count(*), NULL::text, NULL::text FROM {table} AS t WHERE {condition}")
+        };
+        let row = connection.query_one(&sql, &self.parameters());
+        let what = || format!("count the lapsed locks of {}", self.name);
+        let row = row.map_err(|e| Error::query(what(), e))?;
+        Ok((unsigned(row.get(0)), [row.get(1), row.get(2)]))
+    }
+
     /// Writes what is set.
     fn changes(&self) -> String {
         let lock = &self.lock;
@@ -127,17 +149,28 @@ impl Unlocking {
         changes.concat().join(", ")
     }
 
-    /// Unlocks, a few hundred accounts at a time.
+    /// Unlocks, a few hundred accounts at a time. The outcome is also that of what was done before an error.
     pub(crate) fn apply(
         &self,
         connection: &mut Connection,
         trail: Option<&Trail>,
         stop: &Stop,
-    ) -> Result<Outcome, Error> {
-        let failed =
-            |e| Error::query(format!("unlock accounts of {}", self.name), e).or_stopped(stop);
+    ) -> (Outcome, Result<(), Error>) {
         let mut outcome =
             Outcome { unlock: self.name.clone(), table: self.table(), ..Outcome::default() };
+        let result = self.unlock(connection, trail, stop, &mut outcome);
+        (outcome, result)
+    }
+
+    fn unlock(
+        &self,
+        connection: &mut Connection,
+        trail: Option<&Trail>,
+        stop: &Stop,
+        outcome: &mut Outcome,
+    ) -> Result<(), Error> {
+        let failed =
+            |e| Error::query(format!("unlock accounts of {}", self.name), e).or_stopped(stop);
         for leaf in &self.relation.leaves {
             let table = quote_table(&leaf.name);
             let mut parameters = self.parameters();
@@ -162,20 +195,20 @@ impl Unlocking {
             loop {
                 if stop.reason().is_some() {
                     outcome.stopped = true;
-                    return Ok(outcome);
+                    return Ok(());
                 }
                 let mut transaction = connection.transaction().map_err(failed)?;
                 transaction.batch_execute(&limits(LOCK_TIMEOUT, BATCH_TIMEOUT)).map_err(failed)?;
                 let rows = transaction.query(&sql, &parameters).map_err(failed)?;
                 transaction.commit().map_err(failed)?;
-                if rows.is_empty() {
-                    break;
-                }
                 outcome.unlocked += rows.len() as u64;
                 let room = MOST_IDS.saturating_sub(outcome.ids.len());
                 outcome.ids.extend(rows.iter().take(room).map(|row| row.get::<_, String>(0)));
+                if unsigned(BATCH) > rows.len() as u64 {
+                    break;
+                }
             }
         }
-        Ok(outcome)
+        Ok(())
     }
 }

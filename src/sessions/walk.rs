@@ -1,8 +1,8 @@
 //! The way through a table: where the next batch begins, how it goes about it, and what it does about what is in the way. Pure.
 //!
 //! Page by page it deletes straight, which is fast and waits for locked rows, though not for long. Where that fails, it goes carefully for a
-//! while: it locks the rows first and passes over those that somebody has. Along an index it is always careful. Each batch begins where
-//! the last one ended, so that none looks again at what the ones before left dead.
+//! while: it locks the rows first and passes over those that somebody has. Along an index, and where the time is in another table, it is
+//! always careful. Each batch begins where the last one ended, so that none looks again at what the ones before left dead.
 
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) struct Walk {
     rows: Pace,
     pages: Pace,
     target: Duration,
+    /// Must it lock the rows first?
+    locks: bool,
     /// How many batches are to go carefully yet.
     careful: u32,
     /// How many will, when straight fails again.
@@ -55,8 +57,8 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// Begins, along an index or page by page.
-    pub(super) fn new(target: Duration, end: u64, along: bool) -> Walk {
+    /// Begins, along an index or page by page, and there straight unless it must lock the rows first.
+    pub(super) fn new(target: Duration, end: u64, along: bool, locks: bool) -> Walk {
         let position = if along { Position::Time(None) } else { Position::Page(0, 0) };
         Walk {
             position,
@@ -64,6 +66,7 @@ impl Walk {
             rows: Pace::new(target, FIRST_ROWS, MOST_ROWS),
             pages: Pace::new(target, FIRST_PAGES, MOST_PAGES),
             target,
+            locks,
             careful: 0,
             next_careful: 1,
         }
@@ -82,7 +85,7 @@ impl Walk {
         let rows = self.rows.size();
         match self.position {
             Position::Time(_) => Way::Along { rows },
-            Position::Page(..) if self.careful > 0 => {
+            Position::Page(..) if self.locks || self.careful > 0 => {
                 Way::Careful { rows, pages: self.pages.size() }
             }
             Position::Page(..) => Way::Straight { pages: self.pages.size() },
@@ -108,7 +111,7 @@ impl Walk {
             }
             (Way::Careful { rows, pages }, Position::Page(page, _)) => {
                 self.rows.took(elapsed);
-                self.careful -= 1;
+                self.careful = self.careful.saturating_sub(1);
                 self.position = match last.and_then(place) {
                     Some((page, row)) if chosen >= rows => Position::Page(page, row + 1),
                     _ => Position::Page(page + pages, 0),
@@ -171,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_batch_begins_where_the_last_one_ended() {
-        let mut walk = Walk::new(TARGET, 100, false);
+        let mut walk = Walk::new(TARGET, 100, false, false);
         assert_eq!(walk.way(), Way::Straight { pages: 16 });
         assert!(walk.went(7, None, TARGET));
         assert_eq!(walk.position(), &Position::Page(16, 0));
@@ -182,7 +185,7 @@ mod tests {
         walk.failed(true);
         walk.went(1, Some("(18,4)"), TARGET);
         assert_eq!(walk.position(), &Position::Page(29, 0));
-        let mut walk = Walk::new(TARGET, 100, true);
+        let mut walk = Walk::new(TARGET, 100, true, false);
         assert!(walk.went(500, Some("2026-11-21 02:00:00+00"), TARGET));
         assert_eq!(walk.position(), &Position::Time(Some("2026-11-21 02:00:00+00".to_owned())));
         assert!(!walk.went(3, Some("2026-11-21 02:00:00+00"), TARGET));
@@ -191,7 +194,7 @@ mod tests {
     #[test]
     fn a_row_that_cannot_go_is_tried_alone_and_passed_over() {
         for along in [false, true] {
-            let mut walk = Walk::new(TARGET, 100, along);
+            let mut walk = Walk::new(TARGET, 100, along, false);
             let tries = (0..100).take_while(|_| !walk.failed(true)).count();
             assert!(tries < 10, "{tries}");
             let behind = u64::from(!along);
@@ -202,7 +205,7 @@ mod tests {
     #[test]
     fn only_the_smallest_batch_may_take_longer_than_twice_the_target() {
         let (wait, time) = (Duration::from_secs(1), Duration::from_secs(15));
-        let mut walk = Walk::new(TARGET, 100, false);
+        let mut walk = Walk::new(TARGET, 100, false, false);
         assert_eq!(walk.limits(wait, time), (SHORT_WAIT, TARGET * 2));
         walk.failed(false);
         walk.failed(false);
@@ -223,8 +226,8 @@ mod tests {
     proptest! {
         /// Whatever fails, it comes to the end, and never goes back.
         #[test]
-        fn it_comes_to_the_end(fates in prop::collection::vec((0u8..4, 0u64..2_000_000, 0u64..300), 1..200), end in 0u64..5000) {
-            let mut walk = Walk::new(TARGET, end, false);
+        fn it_comes_to_the_end(fates in prop::collection::vec((0u8..4, 0u64..2_000_000, 0u64..300), 1..200), end in 0u64..5000, locks: bool) {
+            let mut walk = Walk::new(TARGET, end, false, locks);
             let place = |walk: &Walk| match walk.position() {
                 Position::Page(page, row) => (*page, *row),
                 Position::Time(_) => unreachable!(),
@@ -234,6 +237,8 @@ mod tests {
             while !walk.is_over() {
                 let (fate, micros, row) = fates.next().unwrap();
                 let before = place(&walk);
+                let is_straight = matches!(walk.way(), Way::Straight { .. });
+                prop_assert!(!(locks && is_straight));
                 match fate {
                     0 => { walk.failed(true); }
                     1 => { walk.failed(false); }

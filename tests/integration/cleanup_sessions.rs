@@ -123,16 +123,42 @@ fn a_table_that_is_not_sure_to_be_meant_is_refused() {
         said.contains("public.accounts is left alone: these are the links of accounts"),
         "{said}"
     );
+    // Nor do they go with anything else, whatever their table is called.
+    site.sql(
+        "ALTER TABLE accounts RENAME TO t3_account; CREATE TABLE others (id text, at timestamptz)",
+    );
+    let child = "[[sessions.rule.children]]\ntable = \"t3_account\"\ncolumn = \"provider\"\nkey = \"id\"\naction = \"delete\"\n";
+    rule("others", "at", &format!("timestamptz\"\n{child}#"));
+    assert!(site.refusal(10, &[]).contains("its child public.t3_account is left alone"));
+    site.configure("[sessions.revoke]\nusers = \"numbers\"\nid = \"at\"\n[[sessions.revoke.from]]\ntable = \"t3_account\"\n");
+    let run = site.sandbox.run(&["cleanup-sessions", "revoke", "--all", "--yes", "2"]).expect(10);
+    assert!(run.stderr.contains("public.t3_account is left alone"), "{run:#?}");
     site.configure(&format!(
         "{}condition = \"t.nothing\"\n",
         RULE.replace("\"sessions\"", "\"accounts\"").replace("\"expires\"", "\"expires_at\"")
     ));
-    site.sql("ALTER TABLE accounts DROP provider");
+    site.sql("ALTER TABLE t3_account RENAME TO accounts; ALTER TABLE accounts DROP provider");
     assert!(
         site.refusal(10, &[])
             .contains("its condition cannot be used: ERROR: column t.nothing does not exist")
     );
     assert_eq!(site.sql("SELECT count(*) FROM sessions, numbers, accounts"), "6");
+}
+
+#[test]
+fn the_greatest_number_there_is_means_never() {
+    let sql = "
+        CREATE TABLE spring_session (primary_id char(36), session_id char(36), creation_time bigint, last_access_time bigint,
+            max_inactive_interval int, expiry_time bigint, principal_name varchar(100));
+        INSERT INTO spring_session (primary_id, session_id, max_inactive_interval, expiry_time) VALUES
+            ('a', 'a', 60, 1700000000000), ('b', 'b', 60, extract(epoch FROM now() + interval '1 h') * 1000), ('c', 'c', -1, 9223372036854775807)";
+    let site = Site::new(sql, "[[sessions.rule]]\npreset = \"spring-session\"\n");
+    let part = site.clean(0, &[]);
+    assert_eq!(
+        (&part["deleted"], &part["rules"][0]["before"]["without_time"]),
+        (&1.into(), &1.into())
+    );
+    assert_eq!(site.sql("SELECT trim(primary_id) FROM spring_session ORDER BY 1"), "b\nc");
 }
 
 #[test]
@@ -177,7 +203,7 @@ fn four_tables_named_sessions_are_told_apart_and_a_fifth_is_said_to_be_unknown()
         refused.iter().all(|r| r["reason"].as_str().unwrap().contains("needs `grace`")),
         "{part:#}"
     );
-    assert_eq!(refused.len(), 2, "{part:#}");
+    assert_eq!(refused.len(), 3, "{part:#}");
     site.configure(&text.replace("#grace", "grace"));
     site.clean(0, &[]);
 }
@@ -452,6 +478,9 @@ fn replicas_that_are_behind_are_waited_for() {
     let primary = Cluster::start(&installed(), &["-c", "wal_level=replica"], &[]);
     primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby', true)");
     primary.sql("postgres", &sessions(4000, 9000));
+    let others = "CREATE TABLE others AS SELECT * FROM sessions; CREATE TABLE more AS SELECT * FROM sessions; \
+                  CREATE ROLE plain LOGIN; GRANT SELECT, UPDATE, DELETE ON more TO plain";
+    primary.sql("postgres", others);
     let standby = Cluster::standby(&primary, "standby");
     standby.sql("postgres", "ALTER SYSTEM SET wal_receiver_status_interval = '1s'");
     let on_standby = |sql: &str| standby.sql("postgres", sql);
@@ -469,6 +498,18 @@ fn replicas_that_are_behind_are_waited_for() {
     primary.sql("postgres", "CREATE TABLE t (id int)");
     let lag = "SELECT coalesce(max(replay_lag) > '1 s', false) FROM pg_stat_replication";
     eventually("the lag", || (primary.sql("postgres", lag) == "t").then_some(()));
+    // One that is meant to be behind is not waited for, nor is one that the role does not see: that is said.
+    let name = primary.sql("postgres", "SELECT application_name FROM pg_stat_replication");
+    let other = Sandbox::new(&primary.url("postgres"));
+    let limits = format!("[sessions]\nmax_replica_lag = \"1s\"\nignore_replicas = [\"{name}\"]\n");
+    other.write("opsctl.toml", &(limits + &RULE.replace("\"sessions\"", "\"others\"")));
+    let run = other.run(&["cleanup-sessions", "-v"]).expect(0);
+    assert!(!run.stderr.contains("waiting for the replica"), "{run:#?}");
+    let plain = Sandbox::new(&primary.url("postgres").replace("user=postgres", "user=plain"));
+    plain.write("opsctl.toml", &RULE.replace("\"sessions\"", "\"more\""));
+    let run = plain.run(&["cleanup-sessions"]).expect(0);
+    let said = "this role does not see how far a replica is behind, and does not wait: GRANT pg_read_all_stats";
+    assert!(run.stderr.contains(said), "{run:#?}");
     let mut command = sandbox.command(&["cleanup-sessions", "--json", "-v"]);
     let running = Running::spawn(&mut command);
     let left = || primary.sql("postgres", "SELECT count(*) FROM sessions").parse::<u32>().unwrap();
@@ -479,7 +520,7 @@ fn replicas_that_are_behind_are_waited_for() {
     assert_eq!((left(), running.is_over()), (before, false));
     on_standby("SELECT pg_wal_replay_resume()");
     let run = running.end().expect(0);
-    assert!(run.stderr.contains("waiting for a replica that is "), "{run:#?}");
+    assert!(run.stderr.contains("waiting for the replica `"), "{run:#?}");
     assert_eq!(left(), 5000);
 }
 
@@ -567,6 +608,12 @@ fn a_lock_that_lasts_so_long_after_it_began_lapses_then() {
         site.sql("SELECT failed_attempts, locked_at, unlock_token FROM users WHERE id = 61"),
         "0||"
     );
+    // An application that writes its own time says which.
+    site.sql("INSERT INTO users SELECT n, '', 5, (now() AT TIME ZONE 'Asia/Tokyo') - n * interval '1 min', 'x' FROM (VALUES (58), (62)) v(n)");
+    site.configure(
+        "[[sessions.unlock]]\npreset = \"devise\"\ngrace = \"1h\"\nzone = \"Asia/Tokyo\"\n",
+    );
+    assert_eq!(site.clean(0, &["--dry-run"])["unlocks"][0]["lapsed"], 2);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod archive_audit;
 mod archive_parquet;
 mod backup;
 mod cleanup_sessions;
+mod cleanup_sessions_faults;
 mod cleanup_sessions_frameworks;
 mod cleanup_sessions_incident;
 mod cli;

@@ -6,12 +6,15 @@
 use crate::cli::cleanup_sessions::{CleanupSessionsArgs, CleanupSessionsCommand};
 use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
-use crate::config::{Config, Overrides, Sessions};
-use crate::db::{Connection, Target};
+use crate::config::{self, Config, Overrides, Sessions};
+use crate::db::{self, Connection, Target};
 use crate::exit::{Exit, Failure};
 use crate::failure;
 use crate::sessions::apply::{self, Manner};
 use crate::sessions::audit::Trail;
+use crate::sessions::plan::{Refusal, RefusalKind};
+use crate::sessions::replicas::Replicas;
+use crate::sessions::rule::Rule;
 use crate::sessions::{self, plan, sample, unlock};
 
 mod detect;
@@ -120,28 +123,23 @@ fn clean(
 ) -> anyhow::Result<Part> {
     let sessions = &config.sessions;
     let mut connection = connect(context, target)?;
-    let mut exclusive = if args.dry_run {
+    let exclusive = if args.dry_run {
         None
     } else {
         let server = Some((target, "cleanup-sessions"));
         Some(Exclusive::acquire(context, config, ("cleanup-sessions", name), server)?)
     };
     let trail = trail(context, sessions, &mut connection)?;
-    let mut part = Part::begin(name, plan::server_time(&mut connection)?, args.dry_run);
-    let result = carry_out(
-        context,
-        args,
-        sessions,
-        &mut connection,
-        &mut exclusive,
-        trail.as_ref(),
-        &mut part,
-    );
+    let part = Part::begin(name, plan::server_time(&mut connection)?, args.dry_run);
+    let replicas = Replicas::new(sessions.max_replica_lag, &sessions.ignore_replicas);
+    let mut work = Work { context, args, sessions, connection, exclusive, trail, replicas, part };
+    let result = work.carry_out();
+    let mut part = work.part;
     match result {
         Ok(()) => {}
         // What was done is worth a report.
         Err(_) if context.stop.reason().is_some() => part.stopped(),
-        Err(error) => return Err(error),
+        Err(error) => part.broken(&error.into()),
     }
     if part.was_stopped()
         && let Some(reason) = context.stop.reason()
@@ -152,86 +150,110 @@ fn clean(
     Ok(part.end())
 }
 
-fn carry_out(
-    context: &Context,
-    args: &CleanupSessionsArgs,
-    sessions: &Sessions,
-    connection: &mut Connection,
-    exclusive: &mut Option<Exclusive>,
-    trail: Option<&Trail>,
-    part: &mut Part,
-) -> anyhow::Result<()> {
-    let is_wanted = |name: &str, database: Option<&str>| {
-        (args.only.is_empty() || args.only.iter().any(|only| only == name))
-            && database.is_none_or(|database| database == part.database)
-    };
-    let rules: Vec<_> = sessions
-        .rules
-        .iter()
-        .filter(|rule| is_wanted(&rule.name, rule.database.as_deref()))
-        .collect();
-    let unlocks: Vec<_> = sessions
-        .unlocks
-        .iter()
-        .filter(|unlock| is_wanted(&unlock.name, unlock.database.as_deref()))
-        .collect();
-    let now = part.server_time;
-    // Short, and somebody waits for it.
-    for settings in unlocks {
-        let lock = match rules::lock(connection, settings)? {
+/// The work on one database.
+struct Work<'a> {
+    context: &'a Context,
+    args: &'a CleanupSessionsArgs,
+    sessions: &'a Sessions,
+    connection: Connection,
+    exclusive: Option<Exclusive>,
+    trail: Option<Trail>,
+    replicas: Replicas,
+    part: Part,
+}
+
+impl Work<'_> {
+    /// Unlocks, then cleans. An error is one that ends it all; that of one rule is in the report, and the others go on.
+    fn carry_out(&mut self) -> Result<(), db::Error> {
+        let Work { args, sessions, .. } = *self;
+        let database = self.part.database.clone();
+        let is_wanted = |name: &String, of: &Option<String>| {
+            (args.only.is_empty() || args.only.contains(name))
+                && of.as_ref().is_none_or(|of| *of == database)
+        };
+        // Short, and somebody waits for it.
+        for settings in sessions.unlocks.iter().filter(|u| is_wanted(&u.name, &u.database)) {
+            let result = self.unlock(settings);
+            self.settle(&settings.name, result)?;
+        }
+        for settings in sessions.rules.iter().filter(|r| is_wanted(&r.name, &r.database)) {
+            let rules = rules::rules(&mut self.connection, settings);
+            for rule in self.settle(&settings.name, rules)?.into_iter().flatten() {
+                let name = rule.name.clone();
+                let result = self.clean(rule);
+                self.settle(&name, result)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes why a rule was not applied, if it was not. An error stays one if it is not the rule's alone.
+    fn settle<T>(
+        &mut self,
+        rule: &str,
+        result: Result<Result<T, Refusal>, db::Error>,
+    ) -> Result<Option<T>, db::Error> {
+        let refusal = match result {
+            Ok(Ok(done)) => return Ok(Some(done)),
+            Ok(Err(refusal)) => refusal,
+            Err(error @ (db::Error::Query { .. } | db::Error::Refused { .. }))
+                if self.context.stop.reason().is_none() =>
+            {
+                let (rule, reason) = (rule.to_owned(), failure::one_line(&error.into()));
+                Refusal { rule, reason, kind: RefusalKind::Failed }
+            }
+            Err(error) => return Err(error),
+        };
+        self.part.refuse(refusal);
+        Ok(None)
+    }
+
+    fn unlock(&mut self, settings: &config::Unlock) -> Result<Result<(), Refusal>, db::Error> {
+        let (connection, stop) = (&mut self.connection, &self.context.stop);
+        let (lock, grace) = match rules::lock(connection, settings)? {
             Ok(lock) => lock,
-            Err(refusal) => {
-                part.refuse(refusal);
-                continue;
-            }
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        let (lock, grace) = lock;
         let how = (grace, settings.condition.as_deref());
-        match unlock::plan(connection, &settings.name, lock, how, now)? {
-            Err(refusal) => part.refuse(refusal),
-            Ok(unlocking) if args.dry_run => part.would_unlock(&unlocking),
-            Ok(unlocking) => part.unlocked(&unlocking.apply(connection, trail, &context.stop)?),
-        }
-    }
-    for settings in rules {
-        let expanded = match rules::rules(connection, settings)? {
-            Ok(expanded) => expanded,
-            Err(refusal) => {
-                part.refuse(refusal);
-                continue;
+        match unlock::plan(connection, &settings.name, lock, how, self.part.server_time)? {
+            Err(refusal) => return Ok(Err(refusal)),
+            Ok(unlocking) if self.args.dry_run => self.part.would_unlock(&unlocking),
+            Ok(unlocking) => {
+                let (outcome, result) = unlocking.apply(connection, self.trail.as_ref(), stop);
+                self.part.unlocked(&outcome);
+                result?;
             }
+        }
+        Ok(Ok(()))
+    }
+
+    fn clean(&mut self, rule: Rule) -> Result<Result<(), Refusal>, db::Error> {
+        let Work { context, args, sessions, connection, exclusive, part, .. } = self;
+        let stop = &context.stop;
+        stop.check()?;
+        context.progress.set_message(format!("{} {}", part.database, rule.name));
+        // What is too much is shown as well, when nothing is done about it.
+        let goes_on = args.first_run || args.dry_run;
+        let cleaning = match plan::plan(connection, rule, part.server_time, goes_on, stop)? {
+            Ok(cleaning) => cleaning,
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        for rule in expanded {
-            context.stop.check()?;
-            context.progress.set_message(format!("{} {}", part.database, rule.name));
-            // What is too much is shown as well, when nothing is done about it.
-            let goes_on = args.first_run || args.dry_run;
-            let planned = plan::plan(connection, rule, now, goes_on, &context.stop)?;
-            let cleaning = match planned {
-                Ok(cleaning) => cleaning,
-                Err(refusal) => {
-                    part.refuse(refusal);
-                    continue;
-                }
-            };
-            part.warn(&cleaning);
-            if args.dry_run {
-                let sample = sample::sample(connection, &cleaning, &context.stop)?;
-                part.would_delete(&cleaning, &sample);
-                if let Some(refusal) = cleaning.is_too_much().filter(|_| !args.first_run) {
-                    part.refuse(refusal);
-                }
-                continue;
-            }
-            let mut manner = Manner {
-                batch: sessions.batch,
-                pause_percent: sessions.pause_percent,
-                max_replica_lag: sessions.max_replica_lag,
-                stop: &context.stop,
-                check: &mut || exclusive.as_mut().map_or(Ok(()), Exclusive::check),
-            };
-            part.deleted(&cleaning, apply::apply(connection, &cleaning, &mut manner)?);
+        part.warn(&cleaning);
+        if args.dry_run {
+            let sample = sample::sample(connection, &cleaning, stop)?;
+            part.would_delete(&cleaning, &sample);
+            let refusal = cleaning.is_too_much().filter(|_| !args.first_run);
+            return Ok(refusal.map_or(Ok(()), Err));
         }
+        let mut manner = Manner {
+            batch: sessions.batch,
+            pause_percent: sessions.pause_percent,
+            replicas: &mut self.replicas,
+            stop,
+            check: &mut || exclusive.as_mut().map_or(Ok(()), Exclusive::check),
+        };
+        let (outcome, result) = apply::apply(connection, &cleaning, &mut manner);
+        part.deleted(&cleaning, outcome);
+        result.map(Ok)
     }
-    Ok(())
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use crate::clock::Moment;
 use crate::config::ChildAction;
 use crate::exit::Exit;
+use crate::failure;
 use crate::sessions::apply::{End, Outcome};
-use crate::sessions::plan::{Cleaning, Refusal};
+use crate::sessions::plan::{Cleaning, Refusal, RefusalKind};
 use crate::sessions::sample::Sample;
 use crate::sessions::unlock::{self, Unlocking};
 use crate::text::{bytes, count, counted};
@@ -30,6 +31,8 @@ pub(super) struct Part {
     unlocked: u64,
     refused: Vec<Refusal>,
     stopped: bool,
+    /// What ended it all.
+    error: Option<String>,
 }
 
 impl Part {
@@ -49,6 +52,7 @@ impl Part {
             unlocked: 0,
             refused: Vec::new(),
             stopped: false,
+            error: None,
         }
     }
 
@@ -68,11 +72,24 @@ impl Part {
 
     /// Notes a rule that is not applied.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let Refusal { rule, reason, .. } = &refusal;
-        tracing::error!("{}: rule `{rule}` refuses: {reason}", self.database);
-        let line = format!("{rule}: REFUSED: {reason}");
+        let Refusal { rule, reason, kind } = &refusal;
+        let (verb, word) = match kind {
+            RefusalKind::Failed => ("failed", "FAILED"),
+            RefusalKind::Configuration | RefusalKind::Database => ("refuses", "REFUSED"),
+        };
+        tracing::error!("{}: rule `{rule}` {verb}: {reason}", self.database);
+        let line = format!("{rule}: {word}: {reason}");
         self.line(line);
         self.refused.push(refusal);
+    }
+
+    /// Notes an error behind which there is nothing to be done.
+    pub(super) fn broken(&mut self, error: &anyhow::Error) {
+        let message = failure::one_line(error);
+        self.exit = failure::exit(error);
+        tracing::error!("{}: {message}", self.database);
+        self.line(format!("FAILED: {message}"));
+        self.error = Some(message);
     }
 
     /// Says what makes a rule slow.
@@ -153,23 +170,35 @@ impl Part {
                 counted(outcome.children, "row")
             ));
         }
+        let left = outcome.remaining.map_or("what is left is not known".to_owned(), |n| {
+            let about = if outcome.end == End::Complete { "" } else { "about " };
+            format!("{about}{} left", count(n))
+        });
+        let rule = &outcome.rule;
         match outcome.end {
-            End::Complete if outcome.skipped > 0 => {
-                line.push_str(&format!("; {} left that others had locked", count(outcome.skipped)));
+            End::Complete if outcome.remaining == Some(0) => {}
+            End::Complete if outcome.remaining.is_none() => line.push_str(&format!("; {left}")),
+            End::Complete => {
+                line.push_str(&format!("; {left} that others had locked, or that a trigger keeps"));
             }
-            End::Complete => {}
             End::Stopped => {
                 self.stopped = true;
-                line.push_str(&format!("; stopped, about {} left", count(outcome.remaining)));
+                line.push_str(&format!("; stopped, {left}"));
             }
             End::Lagging => {
                 self.exit = Exit::Failed;
-                tracing::error!("{}: replicas stayed too far behind", outcome.rule);
+                line.push_str(&format!("; given up for the replicas' sake, {left}"));
+            }
+            End::Kept => {
+                self.exit = Exit::Failed;
+                tracing::error!(
+                    "{rule}: nothing went, and nobody has it locked: is there a trigger?"
+                );
                 line.push_str(&format!(
-                    "; given up for the replicas' sake, about {} left",
-                    count(outcome.remaining)
+                    "; {left}, and nobody has them locked: is there a trigger that keeps them?"
                 ));
             }
+            End::Failed => line.push_str(&format!("; failed, {left}")),
         }
         tracing::info!("{}: {line}", self.database);
         self.line(line);
@@ -230,10 +259,14 @@ impl Part {
     /// Sums it up.
     pub(super) fn end(mut self) -> Part {
         if !self.refused.is_empty() && self.exit == Exit::Done {
-            let is_configuration = self.refused.iter().all(|refusal| refusal.is_configuration);
+            let is = |refusal: &Refusal| refusal.kind == RefusalKind::Configuration;
+            let is_configuration = self.refused.iter().all(is);
             self.exit = if is_configuration { Exit::Configuration } else { Exit::Failed };
         }
         let sum = |of: fn(&Outcome) -> u64| self.outcomes.iter().map(of).sum::<u64>();
+        // Of what is not known of one, nothing is known of all.
+        let known =
+            |of: fn(&Outcome) -> Option<u64>| self.outcomes.iter().map(of).sum::<Option<u64>>();
         let (deleted, reusable) = (sum(|o| o.deleted), sum(|o| o.reusable_bytes));
         let seconds: f64 = self.outcomes.iter().map(|o| o.seconds).sum();
         let longest = self.outcomes.iter().map(|o| o.longest_seconds).fold(0.0, f64::max);
@@ -264,11 +297,14 @@ impl Part {
         };
         self.json = serde_json::json!({
             "database": self.database, "exit": self.exit.number(), "server_time": self.server_time, "stopped": self.stopped,
-            "deleted": deleted, "children": sum(|o| o.children), "remaining": sum(|o| o.remaining),
-            "skipped": sum(|o| o.skipped), "unlocked": self.unlocked, "batches": sum(|o| o.batches),
+            "deleted": deleted, "children": sum(|o| o.children), "remaining": known(|o| o.remaining),
+            "skipped": known(|o| o.skipped), "unlocked": self.unlocked, "batches": sum(|o| o.batches),
             "longest_seconds": longest, "seconds": seconds, "deleted_per_second": rate, "reusable_bytes": reusable,
             "rules": self.rules, "unlocks": self.unlocks, "refused": self.refused,
         });
+        if let Some(error) = &self.error {
+            self.json["error"] = error.as_str().into();
+        }
         self
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::config::{self, Lock, UnlockWhat, What};
 use crate::db::{Connection, Error};
 use crate::sessions::catalogue::{self, Layout};
-use crate::sessions::plan::Refusal;
+use crate::sessions::plan::{Refusal, RefusalKind};
 use crate::sessions::preset::{self, Preset, Wishes};
 use crate::sessions::rule::Rule;
 
@@ -54,13 +54,13 @@ pub(super) fn lock(
     let config::Unlock { name, what, grace, .. } = settings;
     Ok(match what {
         UnlockWhat::Table(lock) => Ok((lock.clone(), grace.unwrap_or_default())),
-        UnlockWhat::Preset { preset, schema } => {
+        UnlockWhat::Preset { preset, schema, zone } => {
             let (preset, layout) = match known(connection, name, preset)? {
                 Ok(known) => known,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            let wishes =
-                Wishes { name, grace: *grace, zone: None, condition: None, max_percent: 100 };
+            let zone = zone.as_deref();
+            let wishes = Wishes { name, grace: *grace, zone, condition: None, max_percent: 100 };
             place(preset, &layout, schema.as_deref())
                 .and_then(|schema| preset::lock(preset, &layout, &schema, wishes))
                 .map_err(|reason| refusal(name, reason))
@@ -69,7 +69,7 @@ pub(super) fn lock(
 }
 
 fn refusal(rule: &str, reason: String) -> Refusal {
-    Refusal { rule: rule.to_owned(), reason, is_configuration: true }
+    Refusal { rule: rule.to_owned(), reason, kind: RefusalKind::Configuration }
 }
 
 /// Finds a preset, and reads the tables that it may be about.

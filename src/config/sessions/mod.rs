@@ -53,6 +53,8 @@ pub(crate) struct Sessions {
     pub(crate) pause_percent: u32,
     /// How far replicas may be behind before they are waited for.
     pub(crate) max_replica_lag: Duration,
+    /// The application names of replicas that are not waited for, such as those that are behind on purpose.
+    pub(crate) ignore_replicas: Vec<String>,
 }
 
 impl Default for Sessions {
@@ -65,6 +67,7 @@ impl Default for Sessions {
             batch: Duration::from_millis(50),
             pause_percent: 0,
             max_replica_lag: Duration::from_secs(10),
+            ignore_replicas: Vec::new(),
         }
     }
 }
@@ -151,7 +154,7 @@ pub(crate) struct Unlock {
 /// Which accounts, and what is reset.
 #[derive(Clone, Debug)]
 pub(crate) enum UnlockWhat {
-    Preset { preset: String, schema: Option<String> },
+    Preset { preset: String, schema: Option<String>, zone: Option<String> },
     Table(Lock),
 }
 

@@ -34,7 +34,10 @@ pub(in crate::config) fn read(document: &Document<'_>, top: &Section<'_>) -> Ses
     if let Some(at) = section.parsed("max_replica_lag", value::parse_duration) {
         sessions.max_replica_lag = at.value;
     }
-    for key in ["batch_milliseconds", "pause_percent", "max_replica_lag"] {
+    if let Some(at) = section.strings("ignore_replicas", value::parse_text) {
+        sessions.ignore_replicas = at.value;
+    }
+    for key in ["batch_milliseconds", "pause_percent", "max_replica_lag", "ignore_replicas"] {
         lines.extend(section.line_of(key).map(|line| (format!("sessions.{key}"), line)));
     }
     let mut names: Vec<String> = Vec::new();
@@ -229,9 +232,9 @@ impl<'d> Entry<'d> {
         let (grace, condition) = (self.grace(), self.text("condition"));
         let what = if self.section.line_of("preset").is_some() {
             let superfluous =
-                ["table", "column", "kind", "zone", "id", "set_null", "set_zero", "set_false"];
+                ["table", "column", "kind", "id", "set_null", "set_zero", "set_false"];
             let preset = self.preset(&superfluous)?;
-            UnlockWhat::Preset { preset, schema: self.text("schema") }
+            UnlockWhat::Preset { preset, schema: self.text("schema"), zone: self.text("zone") }
         } else {
             let (table, column, time) = self.table()?;
             UnlockWhat::Table(Lock {

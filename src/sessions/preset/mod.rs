@@ -13,7 +13,8 @@ use crate::sessions::rule::{Rule, Via};
 
 mod table;
 
-pub(crate) use table::{LEFT_ALONE, PRESETS};
+pub(crate) use table::PRESETS;
+use table::{IS_LINK, LEFT_ALONE, LINK_TABLES, LINKS};
 
 /// What a framework's tables look like, and what expires in them.
 #[derive(Debug)]
@@ -172,7 +173,8 @@ pub(crate) fn find(name: &str) -> Option<&'static Preset> {
 /// Returns the names of all tables that any preset knows.
 pub(crate) fn tables() -> Vec<&'static str> {
     let known = PRESETS.iter().flat_map(|preset| preset.tables).map(|print| print.table);
-    let mut names: Vec<_> = known.chain(LEFT_ALONE.iter().map(|(print, ..)| print.table)).collect();
+    let left_alone = LEFT_ALONE.iter().map(|(print, ..)| print.table).chain(LINK_TABLES);
+    let mut names: Vec<_> = known.chain(left_alone).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -226,11 +228,13 @@ pub(crate) fn left_alone(
     table: &TableName,
     columns: &BTreeMap<String, String>,
 ) -> Option<&'static str> {
-    LEFT_ALONE.iter().find_map(|(print, schema, reason)| {
+    let found = LEFT_ALONE.iter().find_map(|(print, schema, reason)| {
         let there = schema.is_none_or(|schema| table.schema.as_deref() == Some(schema));
         let is_it = print.table == table.name && there && differences(print, columns).is_empty();
         is_it.then_some(*reason)
-    })
+    });
+    let is_text = |column: &&str| columns.get(*column).is_some_and(|kind| Type::Text.fits(kind));
+    found.or_else(|| LINKS.iter().any(|pair| pair.iter().all(|c| is_text(&c))).then_some(IS_LINK))
 }
 
 /// Returns the rules of a preset for tables that match it, or says what must be stated.

@@ -567,11 +567,11 @@ pub(crate) const PRESETS: &[Preset] = &[
             ],
         )
     },
-    // Rails 8, `bin/rails generate authentication`: sessions never expire, the cookie is permanent.
+    // Rails 8, `bin/rails generate authentication`: sessions never expire, the cookie is permanent; `updated_at` is the login.
     Preset {
         zone: Zone::Utc,
         grace: Some(Stated {
-            source: "how long somebody may stay logged in without a visit: Rails itself never ends a session",
+            source: "how long somebody may stay logged in, from the login on: Rails itself never ends a session, nor writes its row again",
             usual: "90d",
         }),
         ..preset(
@@ -598,23 +598,31 @@ pub(crate) const PRESETS: &[Preset] = &[
             }],
         )
     },
-    // activerecord-session_store, lib/tasks/database.rake: db:sessions:trim, SESSION_DAYS_TRIM_THRESHOLD is 30.
+    // activerecord-session_store, lib/tasks/database.rake: db:sessions:trim. Its 30 days are too few where `expire_after` is longer.
     Preset {
         zone: Zone::Utc,
+        grace: Some(Stated {
+            source: "SESSION_DAYS_TRIM_THRESHOLD of `rails db:sessions:trim`, and no less than `expire_after` of the session store",
+            usual: "30d",
+        }),
         ..preset(
             "rails-session-store",
             "Rails with activerecord-session_store",
-            &[print(
-                "sessions",
-                &[
-                    ("session_id", Type::Text),
-                    ("data", Type::Text),
-                    ("updated_at", Type::Timestamp),
-                ],
-            )],
+            &[Print {
+                absent: &["payload", "last_activity", "expires", "expires_at", "expire", "token"],
+                ..print(
+                    "sessions",
+                    &[
+                        ("session_id", Type::Text),
+                        ("data", Type::Text),
+                        ("created_at", Type::Timestamp),
+                        ("updated_at", Type::Timestamp),
+                    ],
+                )
+            }],
             &[Known {
                 time: Type::Timestamp,
-                grace: Grace::Usual(720),
+                grace: Grace::Stated,
                 ..known("", "sessions", "updated_at")
             }],
         )
@@ -638,7 +646,7 @@ pub(crate) const PRESETS: &[Preset] = &[
             ..known("", "token_blacklist_outstandingtoken", "expires_at")
         }],
     ),
-    // Spring Session JDBC, schema-postgresql.sql; the attributes go by ON DELETE CASCADE.
+    // Spring Session JDBC, schema-postgresql.sql; the attributes go by ON DELETE CASCADE. Long.MAX_VALUE is never.
     preset(
         "spring-session",
         "Spring Session JDBC",
@@ -665,31 +673,14 @@ const REFRESH_CHILDREN: &[(&str, &str, &str, crate::config::ChildAction)] =
 /// Tables that look as if something expired in them, the only schema they are in, and why nothing may be deleted.
 pub(crate) const LEFT_ALONE: &[(Print, Option<&str>, &str)] = &[
     (
-        print("accounts", &[("providerAccountId", Type::Text), ("provider", Type::Text)]),
-        None,
-        "these are the links of accounts to OAuth providers: `expires_at` is that of the provider's token, and a deleted row \
-         locks its user out",
-    ),
-    (
-        print("Account", &[("providerAccountId", Type::Text), ("provider", Type::Text)]),
-        None,
-        "these are the links of accounts to OAuth providers: `expires_at` is that of the provider's token, and a deleted row \
-         locks its user out",
-    ),
-    (
-        print("account", &[("providerId", Type::Text), ("accountId", Type::Text)]),
-        None,
-        "these are the links of accounts to OAuth providers, and passwords: a deleted row locks its user out",
-    ),
-    (
         print("sessions", &[("aal", Type::Anything), ("factor_id", Type::Id)]),
         Some("auth"),
-        "Supabase Auth cleans its tables itself, and keeps what was revoked to notice its reuse",
+        SUPABASE,
     ),
     (
         print("refresh_tokens", &[("parent", Type::Text), ("session_id", Type::Id)]),
         Some("auth"),
-        "Supabase Auth cleans its tables itself, and keeps what was revoked to notice its reuse",
+        SUPABASE,
     ),
     (
         print(
@@ -700,3 +691,20 @@ pub(crate) const LEFT_ALONE: &[(Print, Option<&str>, &str)] = &[
         "Keycloak cleans its sessions itself; what is deleted beside it stays in its caches",
     ),
 ];
+
+const SUPABASE: &str =
+    "Supabase Auth cleans its tables itself, and keeps what was revoked to notice its reuse";
+
+/// The links of accounts to OAuth providers, as Auth.js and better-auth have them with each of their adapters. Applications give
+/// the table names of their own, so that its columns have to do.
+pub(super) const LINKS: [[&str; 2]; 4] = [
+    ["provider", "providerAccountId"],
+    ["provider", "provider_account_id"],
+    ["providerId", "accountId"],
+    ["provider_id", "account_id"],
+];
+/// The names by which `detect` looks for them.
+pub(super) const LINK_TABLES: [&str; 5] =
+    ["account", "accounts", "Account", "Accounts", "oauth_accounts"];
+pub(super) const IS_LINK: &str = "these are the links of accounts to OAuth providers, and may hold passwords: `expires_at` is that of \
+                                  the provider's token, and a deleted row locks its user out";

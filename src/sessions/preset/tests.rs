@@ -102,6 +102,21 @@ fn links_to_oauth_providers_are_left_alone() {
     assert!(left_alone(&"public.accounts".parse().unwrap(), columns).is_some());
     // A table of the same name that is somebody's own is not meant.
     assert!(left_alone(&"public.accounts".parse().unwrap(), &BTreeMap::new()).is_none());
+    // Whatever the adapter calls the columns, and the application the table.
+    for columns in [
+        "userId uuid, provider text, providerAccountId text",
+        "user_id uuid, provider varchar, provider_account_id varchar",
+        "userId text, providerId text, accountId text, accessTokenExpiresAt timestamptz",
+        "user_id text, provider_id text, account_id text, access_token_expires_at timestamp",
+    ] {
+        let tables = layout(&[("t3_account", columns)]);
+        let columns = tables.values().next().unwrap();
+        assert!(left_alone(&"public.t3_account".parse().unwrap(), columns).is_some());
+    }
+    let tables =
+        layout(&[("claims", "provider_id bigint, account_id bigint, expires_at timestamptz")]);
+    let columns = tables.values().next().unwrap();
+    assert!(left_alone(&"public.claims".parse().unwrap(), columns).is_none());
 }
 
 #[test]

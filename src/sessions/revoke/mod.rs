@@ -9,7 +9,7 @@ use crate::db::{Connection, Error, quote_identifier};
 use crate::sessions::audit::Trail;
 use crate::sessions::catalogue::{self, Relation};
 use crate::sessions::expired::quote_table;
-use crate::sessions::unsigned;
+use crate::sessions::{preset, unsigned};
 use crate::stop::Stop;
 
 mod change;
@@ -121,6 +121,9 @@ impl Plan {
         let Some(relation) = catalogue::find(connection, &revocable.table)? else {
             return Ok(Err(format!("there is no table {}", revocable.table)));
         };
+        if let Some(reason) = preset::left_alone(&relation.name, &relation.columns) {
+            return Ok(Err(format!("{} is left alone: {reason}", relation.name)));
+        }
         let Revocable { user, ip, since, set_true, set_now, .. } = revocable;
         let name = relation.name.to_string();
         let any = [user, ip, since].into_iter().flatten().chain(set_now).map(|c| (c, &[][..]));

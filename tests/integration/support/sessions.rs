@@ -55,6 +55,14 @@ impl Site {
         part["refused"][0]["reason"].as_str().unwrap_or_else(|| panic!("{part:#}")).to_owned()
     }
 
+    /// Makes a role that may not do more than it is granted, and returns a sandbox that connects as that.
+    pub(crate) fn role(&self, grant: &str) -> Sandbox {
+        let role = format!("role_{}", self.database);
+        self.sql(&format!("CREATE ROLE {role} LOGIN; {grant} {role}"));
+        let url = self.cluster.url(&self.database);
+        Sandbox::new(&url.replace("user=postgres", &format!("user={role}")))
+    }
+
     /// Begins a transaction of somebody else's that does this, and waits until it has done it.
     pub(crate) fn somebody(&self, sql: &str) -> Somebody {
         let mut psql = self.cluster.program("psql");
