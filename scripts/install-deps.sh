@@ -38,6 +38,10 @@ test='radosgw                 radosgw
       php-pgsql               /usr/share/php*/pgsql/pdo_pgsql.ini
       php-laravel-framework   /usr/share/php/Illuminate/autoload.php
       default-jre-headless    java
+      ruby                    ruby
+      ruby-activerecord       /usr/share/rubygems-integration/all/specifications/activerecord-[0-9]*
+      ruby-pg                 /usr/share/rubygems-integration/*/specifications/pg-[0-9]*
+      ruby-devise             /usr/share/rubygems-integration/all/specifications/devise-[0-9]*
       debian-archive-keyring  /usr/share/keyrings/debian-archive-keyring.gpg'
 bench='time                   /usr/bin/time
       zstd                    zstd

@@ -2,7 +2,7 @@
 # Gets the web frameworks whose tables the tests clean, at versions that are pinned here; the last line of standard output is
 # their directory: `python` has Django and its packages, `node_modules` has Express, Auth.js and better-auth.
 #
-# They are put into a directory and not into the system, and need no root. Laravel comes from Debian: install-deps.sh.
+# They are put into a directory and not into the system, and need no root. Laravel and Devise come from Debian: install-deps.sh.
 #
 #   OPSCTL_TEST_CACHE    where to keep them (default: /var/cache/opsctl-test for root, else ~/.cache/opsctl-test)
 set -euo pipefail

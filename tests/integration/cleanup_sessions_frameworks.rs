@@ -26,6 +26,7 @@ fn visit(site: &Site, name: &str, args: &[&str]) -> String {
     let mut command = match file.extension().unwrap().to_str().unwrap() {
         "py" => Command::new("python3"),
         "php" => Command::new("php"),
+        "rb" => Command::new("ruby"),
         _ => Command::new("node"),
     };
     if name.ends_with(".mjs") {
@@ -158,4 +159,27 @@ fn laravel_finds_no_garbage() {
     assert_eq!(site.clean(0, &["--first-run"])["deleted"], 3);
     assert_eq!(answer(&site, "laravel_site.php", &["left"]), json!({ "found": 0, "kept": 1 }));
     laravel(&["check", &id]);
+}
+
+#[test]
+fn laravel_finds_no_token_for_a_new_password_that_is_expired() {
+    let rule = "[[sessions.rule]]\npreset = \"laravel-password-resets\"\ngrace = \"1h\"\n";
+    let site = Site::new("", rule);
+    let token = visit(&site, "laravel_site.php", &["resets"]);
+    assert_eq!(site.clean(0, &["--first-run"])["deleted"], 3);
+    let left = answer(&site, "laravel_site.php", &["unused", &token]);
+    assert_eq!(left, json!({ "found": 0, "kept": 1 }));
+}
+
+#[test]
+fn devise_lets_in_whose_lock_has_lapsed_and_nobody_else() {
+    let site = Site::new("", "[[sessions.unlock]]\npreset = \"devise\"\ngrace = \"1h\"\n");
+    let devise = |args: &[&str]| visit(&site, "devise_site.rb", args);
+    devise(&["tables"]);
+    devise(&["lock"]);
+    assert_eq!(site.clean(0, &[])["unlocks"][0]["ids"], json!(["1"]));
+    let found = answer(&site, "devise_site.rb", &["check"]);
+    let (lapsed, locked) =
+        (json!({ "reset": true, "enters": true }), json!({ "reset": false, "enters": false }));
+    assert_eq!(found, json!({ "lapsed": lapsed, "locked": locked }));
 }
