@@ -84,7 +84,7 @@
 //!   window row line merkle manifest    what is closed, COPY's text, one line of a row, the tree, the format: pure
 //! sessions/                what is expired goes, and locks that have lapsed:
 //!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents
-//!   audit catalogue        the table that is told; what the server says of tables
+//!   audit catalogue replicas sample    the table that is told; what the server says of tables; who is behind; a few rows
 //!   rule preset expired batch walk    what expires where, frameworks' tables, the condition, how much at once: pure
 //! maintain/                what autovacuum left:
 //!   look past              the catalogue, in one statement for all tables; what earlier runs noted
@@ -176,6 +176,8 @@
 //! | what cannot be told changes no result and is told later | `what_cannot_be_delivered_waits_and_changes_nothing`, `killed_while_it_tells_it_is_told_again_later` |
 //! | only rows that are over by the server's clock are deleted | `only_what_is_over_by_the_servers_clock_goes_whatever_the_column`, `in_the_hour_that_a_change_of_the_clocks_repeats_the_later_reading_counts` |
 //! | a table that is not surely the one that is meant is not touched | `a_table_that_is_not_sure_to_be_meant_is_refused`, `a_fingerprint_counts_every_column` |
+//! | a row whose time is prolonged meanwhile stays, wherever the time is | `a_session_that_is_just_being_prolonged_stays`, `a_time_in_another_table_that_is_just_being_prolonged_keeps_its_row` |
+//! | what one rule or one row meets keeps no other from being cleaned or revoked | `a_rule_that_fails_keeps_no_other_and_says_what_it_did`, `one_locked_row_keeps_no_other_and_what_was_done_is_said` |
 //! | a cleaning leaves no half of anything, killed at any moment | `killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on` |
 //! | what a row has is archived as the server writes it, whatever its type | `every_type_is_archived_as_the_server_writes_it` |
 //! | every closed moment is covered once, and what comes late is archived, too | `every_moment_is_in_exactly_one_window`, `by_any_schedule_every_row_is_in_the_archive_once` |

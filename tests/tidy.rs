@@ -100,6 +100,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sessions::batch", &[]),
     ("sessions::walk", &[]),
     ("sessions::expired", &["clock", "config", "db", "sessions::rule"]),
+    ("sessions::revoke::cohort", &["config", "db", "sessions::catalogue"]),
     ("sessions::preset", &["config", "sessions::catalogue::Layout", "sessions::rule"]),
     (
         "maintain",

@@ -33,14 +33,21 @@ pub(crate) struct Leaf {
     pub(crate) bytes: u64,
     /// As the server estimates.
     pub(crate) rows: u64,
-    /// May this role read, lock and delete its rows? To lock is a part of UPDATE.
-    pub(crate) may_delete: bool,
-    /// May it at least read and lock them?
-    pub(crate) may_lock: bool,
+    pub(crate) rights: Rights,
     /// Are there rows that row-level security does not let it see?
     pub(crate) hides_rows: bool,
     /// Is it on this server, and not a foreign table?
     pub(crate) is_local: bool,
+}
+
+/// What this role may do with the rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rights {
+    None,
+    /// Read and lock them, which is a part of UPDATE.
+    Lock,
+    /// Delete them as well.
+    Delete,
 }
 
 /// A foreign key that refers to a table.
@@ -124,8 +131,11 @@ fn leaves(connection: &mut Connection, oid: u32) -> Result<Vec<Leaf>, postgres::
         pages: super::unsigned(row.get(3)),
         bytes: super::unsigned(row.get(4)),
         rows: super::unsigned(row.get(5)),
-        may_delete: row.get::<_, bool>(6) && row.get::<_, bool>(8),
-        may_lock: row.get(8),
+        rights: match (row.get(6), row.get(8)) {
+            (_, false) => Rights::None,
+            (false, true) => Rights::Lock,
+            (true, true) => Rights::Delete,
+        },
         is_local: row.get(7),
         hides_rows: row.get(9),
     };

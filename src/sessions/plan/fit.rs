@@ -4,7 +4,7 @@ use postgres::error::SqlState;
 
 use crate::config::{ChildAction, Time};
 use crate::db::{Connection, Error};
-use crate::sessions::catalogue::{self, OnDelete, Reference, Relation};
+use crate::sessions::catalogue::{self, OnDelete, Reference, Relation, Rights};
 use crate::sessions::expired::quote_table;
 use crate::sessions::preset;
 use crate::sessions::rule::Rule;
@@ -28,7 +28,7 @@ pub(super) fn misfit(
             return Ok(Some(reason));
         }
         // Its rows are locked, too: who prolongs a session does it there.
-        if other.leaves.iter().any(|leaf| !leaf.may_lock) {
+        if other.leaves.iter().any(|leaf| leaf.rights < Rights::Lock) {
             let table = quote_table(&other.name);
             let message = "this role may not lock the rows that have the time";
             return Ok(Some(format!("{message}: GRANT SELECT, UPDATE ON {table} TO …")));
@@ -84,7 +84,7 @@ pub(crate) fn fits(time: &Time, is: &str) -> bool {
 /// Says why nothing can be deleted from a table at all.
 pub(super) fn unusable(relation: &Relation) -> Option<String> {
     let foreign = relation.leaves.iter().find(|leaf| !leaf.is_local);
-    let forbidden = relation.leaves.iter().find(|leaf| !leaf.may_delete);
+    let forbidden = relation.leaves.iter().find(|leaf| leaf.rights < Rights::Delete);
     let hidden = relation.leaves.iter().find(|leaf| leaf.hides_rows);
     if let Some(leaf) = hidden {
         return Some(format!(

@@ -234,7 +234,7 @@ pub(crate) fn left_alone(
         is_it.then_some(*reason)
     });
     let is_text = |column: &&str| columns.get(*column).is_some_and(|kind| Type::Text.fits(kind));
-    found.or_else(|| LINKS.iter().any(|pair| pair.iter().all(|c| is_text(&c))).then_some(IS_LINK))
+    found.or_else(|| LINKS.iter().any(|pair| pair.iter().all(is_text)).then_some(IS_LINK))
 }
 
 /// Returns the rules of a preset for tables that match it, or says what must be stated.
