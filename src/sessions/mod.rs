@@ -34,17 +34,22 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long one look at a whole table may take, before estimates have to do.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a look may wait for a lock: somebody may be altering the table.
+const LOOK_LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects, and fixes what the text of values depends on. To count goes at the pace of one process: others have to work, too.
 ///
 /// What row-level security hides from this role is an error, and not as if it were not there. No look waits for long for a lock.
 pub(crate) fn connect(target: &Target, stop: &Stop) -> Result<Connection, Error> {
     let mut connection = target.connect("opsctl cleanup-sessions", stop)?;
-    let settings = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; \
-                    SET row_security = off; SET lock_timeout = '10s'; SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0; \
-                    SET plan_cache_mode = force_custom_plan; SET jit = off; SET idle_in_transaction_session_timeout = '60s'";
+    let settings = format!(
+        "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'postgres'; SET row_security = off; \
+         SET lock_timeout = {}; SET statement_timeout = 0; SET max_parallel_workers_per_gather = 0; \
+         SET plan_cache_mode = force_custom_plan; SET jit = off; SET idle_in_transaction_session_timeout = '60s'",
+        LOOK_LOCK_TIMEOUT.as_millis()
+    );
     connection
-        .batch_execute(settings)
+        .batch_execute(&settings)
         .map_err(|e| Error::query("prepare the session", e).or_stopped(stop))?;
     Ok(connection)
 }

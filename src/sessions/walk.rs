@@ -122,7 +122,10 @@ impl Walk {
                 if chosen < rows {
                     return false;
                 }
-                self.position = Position::Time(last.map(str::to_owned));
+                let last = Position::Time(last.map(str::to_owned));
+                // A whole batch of one time, of which there may be more than a batch can have: page by page there is a next one.
+                let stays = self.position == last;
+                self.position = if stays { Position::Page(0, 0) } else { last };
             }
             _ => {}
         }
@@ -189,6 +192,9 @@ mod tests {
         assert!(walk.went(500, Some("2026-11-21 02:00:00+00"), TARGET));
         assert_eq!(walk.position(), &Position::Time(Some("2026-11-21 02:00:00+00".to_owned())));
         assert!(!walk.went(3, Some("2026-11-21 02:00:00+00"), TARGET));
+        let Way::Along { rows } = walk.way() else { panic!("{walk:?}") };
+        assert!(walk.went(rows, Some("2026-11-21 02:00:00+00"), TARGET));
+        assert_eq!(walk.position(), &Position::Page(0, 0));
     }
 
     #[test]

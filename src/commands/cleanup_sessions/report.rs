@@ -31,7 +31,7 @@ pub(super) struct Part {
     unlocked: u64,
     refused: Vec<Refusal>,
     stopped: bool,
-    /// What ended it all.
+    /// The first thing that went wrong.
     error: Option<String>,
 }
 
@@ -78,7 +78,9 @@ impl Part {
             RefusalKind::Configuration | RefusalKind::Database => ("refuses", "REFUSED"),
         };
         tracing::error!("{}: rule `{rule}` {verb}: {reason}", self.database);
+        let error = format!("{rule}: {reason}");
         let line = format!("{rule}: {word}: {reason}");
+        self.error.get_or_insert(error);
         self.line(line);
         self.refused.push(refusal);
     }
@@ -89,7 +91,7 @@ impl Part {
         self.exit = failure::exit(error);
         tracing::error!("{}: {message}", self.database);
         self.line(format!("FAILED: {message}"));
-        self.error = Some(message);
+        self.error.get_or_insert(message);
     }
 
     /// Says what makes a rule slow.
@@ -187,16 +189,15 @@ impl Part {
             }
             End::Lagging => {
                 self.exit = Exit::Failed;
+                self.error.get_or_insert(format!("{rule}: replicas stayed too far behind"));
                 line.push_str(&format!("; given up for the replicas' sake, {left}"));
             }
             End::Kept => {
                 self.exit = Exit::Failed;
-                tracing::error!(
-                    "{rule}: nothing went, and nobody has it locked: is there a trigger?"
-                );
-                line.push_str(&format!(
-                    "; {left}, and nobody has them locked: is there a trigger that keeps them?"
-                ));
+                let error = "nothing went, and nobody has it locked: is there a trigger?";
+                tracing::error!("{}: {rule}: {error}", self.database);
+                self.error.get_or_insert(format!("{rule}: {error}"));
+                line.push_str(&format!("; {left}: {error}"));
             }
             End::Failed => line.push_str(&format!("; failed, {left}")),
         }

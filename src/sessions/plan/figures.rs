@@ -11,7 +11,7 @@ use crate::db::{Connection, Error};
 use crate::sessions::catalogue::{Leaf, Relation};
 use crate::sessions::expired::{Expired, Value, YEAR_2000, quote_table, unit};
 use crate::sessions::rule::Rule;
-use crate::sessions::{LOCK_TIMEOUT, LOOK_TIMEOUT, limits, unsigned};
+use crate::sessions::{LOOK_LOCK_TIMEOUT, LOOK_TIMEOUT, limits, unsigned};
 use crate::stop::Stop;
 
 /// Epochs outside of these years are of another unit: 2000 and 2100, in seconds.
@@ -108,7 +108,7 @@ fn look(
     timeout: Duration,
 ) -> Result<Vec<postgres::Row>, postgres::Error> {
     let mut transaction = connection.transaction()?;
-    transaction.batch_execute(&limits(LOCK_TIMEOUT, timeout))?;
+    transaction.batch_execute(&limits(LOOK_LOCK_TIMEOUT, timeout))?;
     let rows = transaction.query(sql, parameters)?;
     transaction.commit()?;
     Ok(rows)

@@ -25,9 +25,12 @@ pub(crate) struct Cohort {
 /// Which rows of a table are meant.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Condition {
-    pub(super) is_meant: String,
+    /// They are the cohort's, revoked or not.
+    pub(super) of_cohort: String,
+    /// They are to be revoked.
+    pub(super) meant: String,
     /// Rows of which that cannot be said, because they have no address that can be read. They stay.
-    pub(super) is_unreadable: Option<String>,
+    pub(super) unreadable: Option<String>,
 }
 
 /// `$1` to `$3`: the accounts, the time, the network.
@@ -67,31 +70,34 @@ impl Cohort {
             must_be(&table.to_string(), columns, column, types)?;
             Ok(format!("s.{}", quote_identifier(column)))
         };
-        let mut is_meant = ANYBODY.to_owned();
+        let mut of_cohort = ANYBODY.to_owned();
         if !self.users.is_empty() {
             let name = column(user, "user", &[])?;
             let kind = user.as_ref().and_then(|user| columns.get(user));
-            is_meant.push_str(&format!(" AND {}", is_one_of(&name, kind)));
+            of_cohort.push_str(&format!(" AND {}", is_one_of(&name, kind)));
         }
         if self.since.is_some() {
             let name = column(since, "since", &["timestamp with time zone"])?;
-            is_meant.push_str(&format!(" AND {name} >= $2::text::timestamptz"));
+            of_cohort.push_str(&format!(" AND {name} >= $2::text::timestamptz"));
         }
         // What is revoked already is not revoked again.
         let is_true = set_true.iter().map(|c| format!("s.{} IS TRUE", quote_identifier(c)));
         let is_set = set_now.iter().map(|c| format!("s.{} IS NOT NULL", quote_identifier(c)));
         let already: Vec<String> = is_true.chain(is_set).collect();
-        if !already.is_empty() {
-            is_meant.push_str(&format!(" AND NOT ({})", already.join(" AND ")));
-        }
-        let mut is_unreadable = None;
+        let is_left = match &already[..] {
+            [] => String::new(),
+            _ => format!(" AND NOT ({})", already.join(" AND ")),
+        };
+        let mut unreadable = None;
         if self.network.is_some() {
             let address = address(&column(ip, "ip", &[&TEXTS[..], &["inet", "cidr"]].concat())?);
-            is_unreadable =
-                Some(format!("{is_meant} AND $3::text IS NOT NULL AND {address} IS NULL"));
-            is_meant.push_str(&format!(" AND {address} <<= $3::text::inet"));
+            unreadable = Some(format!(
+                "{of_cohort}{is_left} AND $3::text IS NOT NULL AND {address} IS NULL"
+            ));
+            of_cohort.push_str(&format!(" AND {address} <<= $3::text::inet"));
         }
-        Ok(Condition { is_meant, is_unreadable })
+        let meant = format!("{of_cohort}{is_left}");
+        Ok(Condition { of_cohort, meant, unreadable })
     }
 }
 
@@ -167,10 +173,9 @@ mod tests {
     fn accounts_are_compared_in_the_type_of_their_column() {
         let cohort = Cohort { users: vec!["7".to_owned()], ..Cohort::default() };
         let condition = cohort.condition(&revocable(), &columns()).unwrap();
-        let expected = format!(
-            "{ANYBODY} AND s.\"owner\" = ANY ($1::text[]::integer[]) AND NOT (s.\"gone\" IS TRUE)"
-        );
-        assert_eq!(condition, Condition { is_meant: expected, is_unreadable: None });
+        let of_cohort = format!("{ANYBODY} AND s.\"owner\" = ANY ($1::text[]::integer[])");
+        assert_eq!(condition.meant, format!("{of_cohort} AND NOT (s.\"gone\" IS TRUE)"));
+        assert_eq!((condition.of_cohort, condition.unreadable), (of_cohort, None));
         // char(36), not char(1).
         assert!(is_one_of("s.a", Some(&"character".to_owned())).ends_with("::bpchar[])"));
     }

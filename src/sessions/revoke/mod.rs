@@ -22,6 +22,9 @@ pub(crate) use lock::lock;
 use change::Change;
 use cohort::{ANYBODY, Condition, is_one_of, must_be};
 
+/// What `set_now` may set.
+const TIMES: [&str; 2] = ["timestamp with time zone", "timestamp without time zone"];
+
 /// What would be revoked.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -126,9 +129,10 @@ impl Plan {
         }
         let Revocable { user, ip, since, set_true, set_now, .. } = revocable;
         let name = relation.name.to_string();
-        let any = [user, ip, since].into_iter().flatten().chain(set_now).map(|c| (c, &[][..]));
+        let any = [user, ip, since].into_iter().flatten().map(|column| (column, &[][..]));
         let booleans = set_true.iter().map(|column| (column, &["boolean"][..]));
-        for (column, types) in any.chain(booleans) {
+        let times = set_now.iter().map(|column| (column, &TIMES[..]));
+        for (column, types) in any.chain(booleans).chain(times) {
             if let Err(reason) = must_be(&name, &relation.columns, column, types) {
                 return Ok(Err(reason));
             }
@@ -137,8 +141,8 @@ impl Plan {
             Ok(condition) => condition,
             Err(reason) => return Ok(Err(reason)),
         };
-        let sessions = self.count(connection, &relation, &condition.is_meant)?;
-        let unreadable = match &condition.is_unreadable {
+        let sessions = self.count(connection, &relation, &condition.meant)?;
+        let unreadable = match &condition.unreadable {
             Some(condition) => self.count(connection, &relation, condition)?,
             None => 0,
         };
@@ -171,8 +175,9 @@ impl Plan {
         } else if self.cohort.is_of_sessions() {
             let of = |table: &Table| {
                 let user = quote_identifier(table.revocable.user.as_ref()?);
-                let (name, condition) =
-                    (quote_table(&table.relation.name), &table.condition.is_meant);
+                let name = quote_table(&table.relation.name);
+                // Also of those whose sessions are revoked already.
+                let condition = &table.condition.of_cohort;
                 let of = format!("SELECT s.{user}::text FROM {name} AS s WHERE {condition}");
                 Some(format!("{id}::text IN ({of})"))
             };
@@ -229,7 +234,7 @@ impl Plan {
             };
             let change = Change {
                 relation: &table.relation,
-                condition: &table.condition.is_meant,
+                condition: &table.condition.meant,
                 sql: &sql,
                 user: user.as_ref(),
                 action: "revoke",

@@ -2,21 +2,27 @@
 //!
 //! A table of which much is expired is walked page by page, one of which little is along the index on its time: `walk.rs`. Rows that
 //! somebody has locked are passed over. Whatever ends it, what is committed is whole: what refers to a row goes in the same statement.
+//! `transaction.rs` is one of them, `left.rs` counts at the end.
 
 use std::time::{Duration, Instant};
 
 use postgres::error::SqlState;
 
-use crate::config::Time;
 use crate::db::{Connection, Error};
 use crate::sessions::batch::pause;
 use crate::sessions::catalogue::Leaf;
-use crate::sessions::expired::{Expired, Value, changes_children, delete_all, delete_chosen};
+use crate::sessions::expired::Expired;
 use crate::sessions::plan::{Cleaning, Figures};
 use crate::sessions::replicas::{Replicas, Waited};
-use crate::sessions::walk::{Position, Walk, Way};
-use crate::sessions::{BATCH_TIMEOUT, LOCK_TIMEOUT, LOOK_TIMEOUT, is_passing, limits, unsigned};
+use crate::sessions::walk::{Walk, Way};
+use crate::sessions::{LOOK_TIMEOUT, is_passing};
 use crate::stop::Stop;
+
+mod left;
+mod transaction;
+
+use left::{Count, left};
+use transaction::{Batch, carry_out};
 
 /// How often something may be passed over because it cannot be deleted, before that is an error.
 const SKIPS: u32 = 50;
@@ -130,22 +136,6 @@ struct Work<'a, 'm> {
     may_have_left: bool,
 }
 
-/// Which rows are counted: all, or whether there is one at all that nobody has locked.
-#[derive(Clone, Copy)]
-enum Count {
-    All,
-    Free,
-}
-
-/// What one transaction did.
-struct Batch {
-    chosen: u64,
-    deleted: u64,
-    children: u64,
-    /// The place of the last row that was chosen.
-    last: Option<String>,
-}
-
 impl Work<'_, '_> {
     fn run(&mut self) -> Result<(), Error> {
         let cleaning = self.cleaning;
@@ -168,7 +158,7 @@ impl Work<'_, '_> {
                 (self.outcome.remaining, self.outcome.skipped) = (Some(0), Some(0));
                 break;
             }
-            let remaining = self.remaining(walked_pages, Count::All)?;
+            let remaining = self.left(walked_pages, Count::All)?;
             (self.outcome.remaining, self.outcome.skipped) = (remaining, remaining);
             let Some(remaining) = remaining else {
                 tracing::warn!(
@@ -181,7 +171,7 @@ impl Work<'_, '_> {
             let went = self.outcome.deleted - before;
             if self.outcome.deleted == 0 && remaining > 0 {
                 // Is it free, and does not go? Once more, for somebody may have let it go just now.
-                let is_free = self.remaining(walked_pages, Count::Free)?.is_some_and(|n| n > 0);
+                let is_free = self.left(walked_pages, Count::Free)?.is_some_and(|n| n > 0);
                 if is_free && pass == 1 {
                     continue;
                 }
@@ -195,6 +185,10 @@ impl Work<'_, '_> {
         Ok(())
     }
 
+    fn left(&mut self, walked_pages: bool, which: Count) -> Result<Option<u64>, Error> {
+        left(self.connection, self.cleaning, (walked_pages, which), self.manner.stop)
+    }
+
     /// Walks through one table that holds rows.
     fn walk(&mut self, leaf: &Leaf, along: bool) -> Result<End, Error> {
         let expired = Expired::new(self.cleaning.rule(), &leaf.name);
@@ -206,11 +200,12 @@ impl Work<'_, '_> {
             }
             (self.manner.check)()?;
             let began = Instant::now();
-            let result = self.batch(leaf, &expired, &walk);
+            let result = carry_out(self.connection, self.cleaning, leaf, &expired, &walk);
             let elapsed = began.elapsed();
             match result {
                 Ok(batch) => {
                     self.count(&batch, elapsed);
+                    self.may_have_left |= !matches!(walk.way(), Way::Straight { .. });
                     if !walk.went(batch.chosen, batch.last.as_deref(), elapsed) {
                         return Ok(End::Complete);
                     }
@@ -256,113 +251,6 @@ impl Work<'_, '_> {
         );
     }
 
-    /// Carries one transaction out.
-    fn batch(
-        &mut self,
-        leaf: &Leaf,
-        expired: &Expired,
-        walk: &Walk,
-    ) -> Result<Batch, postgres::Error> {
-        let rule = self.cleaning.rule();
-        let mut values = expired.values(self.cleaning.cutoff());
-        let mut value = |text: String| {
-            values.push(Value::Text(text));
-            format!("${}::text", values.len())
-        };
-        let mut place = |page: u64, row: u64, pages: u64| {
-            let (from, to) = (format!("({page},{row})"), format!("({},0)", page + pages));
-            format!("t.ctid >= {}::tid AND t.ctid < {}::tid", value(from), value(to))
-        };
-        let Expired { time, source, locked, .. } = expired;
-        let sql = match (walk.way(), walk.position()) {
-            (Way::Straight { pages }, Position::Page(page, row)) => {
-                delete_all(&leaf.name, expired, &place(*page, *row, pages), &rule.children)
-            }
-            (Way::Careful { rows, pages }, Position::Page(page, row)) => {
-                let chosen = format!(
-                    "SELECT t.ctid, t.ctid AS at FROM {source} WHERE {} AND {} LIMIT {rows} FOR UPDATE OF {locked} SKIP LOCKED",
-                    place(*page, *row, pages),
-                    expired.by_page
-                );
-                delete_chosen(&leaf.name, &chosen, &rule.children)
-            }
-            (way, position) => {
-                let since = match position {
-                    Position::Time(Some(at)) => {
-                        format!("{time} >= {}::{} AND ", value(at.clone()), sql_type(&rule.time))
-                    }
-                    _ => String::new(),
-                };
-                let rows = if let Way::Along { rows } = way { rows } else { 1 };
-                let chosen = format!(
-                    "SELECT t.ctid, {time} AS at FROM {source} WHERE {since}{} ORDER BY {time} LIMIT {rows} \
-                     FOR UPDATE OF {locked} SKIP LOCKED",
-                    expired.by_index
-                );
-                delete_chosen(&leaf.name, &chosen, &rule.children)
-            }
-        };
-        let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
-        let (wait, timeout) = walk.limits(LOCK_TIMEOUT, BATCH_TIMEOUT);
-        let mut transaction = self.connection.transaction()?;
-        transaction.batch_execute(&limits(wait, timeout))?;
-        let is_straight = matches!(walk.way(), Way::Straight { .. });
-        let batch = if is_straight && !changes_children(&rule.children) {
-            // Without a word about each row it takes half as long.
-            let deleted = transaction.execute(&sql, &parameters)?;
-            Batch { chosen: deleted, deleted, children: 0, last: None }
-        } else {
-            let row = transaction.query_one(&sql, &parameters)?;
-            Batch {
-                chosen: unsigned(row.get(0)),
-                deleted: unsigned(row.get(1)),
-                children: unsigned(row.get(2)),
-                last: row.get(3),
-            }
-        };
-        transaction.commit()?;
-        self.may_have_left |= !is_straight;
-        Ok(batch)
-    }
-
-    /// Counts what is expired and still there, if that can be done in time: without an index that is full of what is dead now.
-    fn remaining(&mut self, walked_pages: bool, which: Count) -> Result<Option<u64>, Error> {
-        let stop = self.manner.stop;
-        let failed = |e| Error::query("count what is left", e).or_stopped(stop);
-        let began = Instant::now();
-        let mut sum = 0;
-        for (leaf, _) in self.cleaning.leaves() {
-            let expired = Expired::new(self.cleaning.rule(), &leaf.name);
-            let left = LOOK_TIMEOUT.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            let values = expired.values(self.cleaning.cutoff());
-            let parameters: Vec<_> = values.iter().map(Value::as_sql).collect();
-            let condition = if walked_pages { &expired.by_page } else { &expired.by_index };
-            let Expired { source, locked, .. } = &expired;
-            let sql = match which {
-                Count::All => format!("SELECT count(*) FROM {source} WHERE {condition}"),
-                Count::Free => format!(
-                    "SELECT count(*) FROM (SELECT FROM {source} WHERE {condition} LIMIT 1 FOR UPDATE OF {locked} SKIP LOCKED) AS f"
-                ),
-            };
-            let mut count = || {
-                let mut transaction = self.connection.transaction()?;
-                transaction.batch_execute(&limits(LOCK_TIMEOUT, left))?;
-                let row = transaction.query_one(&sql, &parameters)?;
-                transaction.commit()?;
-                Ok(unsigned(row.get(0)))
-            };
-            match count() {
-                Ok(count) => sum += count,
-                Err(error) if is_passing(&error) && stop.reason().is_none() => return Ok(None),
-                Err(error) => return Err(failed(error)),
-            }
-        }
-        Ok(Some(sum))
-    }
-
     /// Rests after a batch, and as long as replicas are behind.
     fn rest(&mut self, elapsed: Duration) -> Result<Option<End>, Error> {
         let stop = self.manner.stop;
@@ -375,14 +263,5 @@ impl Work<'_, '_> {
             Waited::Stopped => Some(End::Stopped),
             Waited::InVain => Some(End::Lagging),
         })
-    }
-}
-
-/// Returns the type in which times of a column are compared.
-fn sql_type(time: &Time) -> &'static str {
-    match time {
-        Time::Timestamptz => "timestamptz",
-        Time::Timestamp { .. } => "timestamp",
-        Time::EpochSeconds | Time::EpochMilliseconds => "int8",
     }
 }
