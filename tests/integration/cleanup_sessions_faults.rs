@@ -189,13 +189,14 @@ fn what_is_left_is_not_said_to_be_nothing_where_it_could_not_be_counted() {
 #[test]
 fn a_time_in_another_table_that_is_just_being_prolonged_keeps_its_row() {
     let sql = "
-        CREATE TABLE oauth2_provider_accesstoken (id bigint PRIMARY KEY, expires timestamptz, source_refresh_token_id bigint, id_token_id bigint);
+        CREATE TABLE oauth2_provider_accesstoken (id bigint, expires timestamptz, source_refresh_token_id bigint, id_token_id bigint);
         CREATE TABLE oauth2_provider_refreshtoken (id bigint, access_token_id bigint, revoked timestamptz, updated timestamptz);
         CREATE TABLE oauth2_provider_idtoken (id bigint, expires timestamptz);
         CREATE TABLE oauth2_provider_grant (code text, expires timestamptz);
-        INSERT INTO oauth2_provider_accesstoken SELECT n, now() + (n - 1600.5) * interval '1 day'
-            FROM generate_series(1, 4000) n ORDER BY random();
-        INSERT INTO oauth2_provider_refreshtoken SELECT id, id FROM oauth2_provider_accesstoken ORDER BY random(); ANALYZE";
+        INSERT INTO oauth2_provider_accesstoken SELECT n, now() + (n % 5 - 1.5) * interval '1 day'
+            FROM generate_series(1, 20000) n ORDER BY random();
+        INSERT INTO oauth2_provider_refreshtoken SELECT id, id FROM oauth2_provider_accesstoken WHERE id <= 4000 ORDER BY random();
+        ANALYZE";
     let preset = "[[sessions.rule]]\npreset = \"django-oauth-toolkit\"\ngrace = \"1h\"\n";
     let site = Site::new(sql, preset);
     let tables = "oauth2_provider_refreshtoken, oauth2_provider_idtoken, oauth2_provider_grant";
@@ -208,7 +209,7 @@ fn a_time_in_another_table_that_is_just_being_prolonged_keeps_its_row() {
     let said = "GRANT SELECT, UPDATE ON \"public\".\"oauth2_provider_accesstoken\" TO";
     assert!(refused["reason"].as_str().unwrap().contains(said), "{refused:#}");
     let prolong =
-        "UPDATE oauth2_provider_accesstoken SET expires = now() + interval '1 h' WHERE id = 2";
+        "UPDATE oauth2_provider_accesstoken SET expires = now() + interval '1 h' WHERE id = 5";
     let somebody = site.somebody(prolong);
     let part = site.clean(0, &[]);
     let refresh = of(&part, "rules", "django-oauth-toolkit.refresh");
