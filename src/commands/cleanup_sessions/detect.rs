@@ -99,10 +99,10 @@ fn describe(
             Zone::Stated => text.push_str(
                 "# Needed: the time zone of the application's connections.\n#zone = \"UTC\"\n",
             ),
-            Zone::Utc if kind == "rule" => {
+            Zone::Utc => {
                 text.push_str("# Unless the application says otherwise.\nzone = \"UTC\"\n");
             }
-            Zone::Utc | Zone::None => {}
+            Zone::None => {}
         }
     }
     for ((schema, table), columns) in layout {

@@ -56,25 +56,7 @@ pub(super) fn revoke(
         let cohort = Cohort { users: args.user.clone(), since, network: args.ip.clone() };
         let plan = revoke::plan(&mut connection, settings, cohort, args.force_password_reset)?;
         let plan = plan.map_err(|reason| Failure::new(Exit::Configuration, reason))?;
-        let mut text = format!("{name}: {} would be revoked\n", counted(plan.sessions, "session"));
-        for table in &plan.tables {
-            text.push_str(&format!("  {}: {}\n", table.name(), count(table.sessions)));
-        }
-        for table in plan.tables.iter().filter(|table| table.unreadable > 0) {
-            let rows = counted(table.unreadable, "row");
-            let message = format!(
-                "{rows} of {} without an address that can be read: not meant",
-                table.name()
-            );
-            tracing::warn!("{name}: {message}");
-            text.push_str(&format!("  {message}\n"));
-        }
-        if let Some(resets) = plan.resets {
-            text.push_str(&format!(
-                "  {} would have to choose a new password\n",
-                counted(resets, "account")
-            ));
-        }
+        let text = described(&name, &plan);
         if dry_run {
             let table = |table: &revoke::Table| {
                 serde_json::json!({
@@ -89,29 +71,26 @@ pub(super) fn revoke(
         }
         confirm(args.yes, plan.sessions, "sessions", &text)?;
         let outcome = plan.apply(&mut connection, trail.as_ref(), &context.stop);
-        let mut text = format!("{name}: {} revoked", counted(outcome.revoked, "session"));
-        if args.force_password_reset {
-            text.push_str(&format!(
-                ", {} must choose a new password",
-                counted(outcome.password_resets, "account")
-            ));
-        }
-        let mut text = told(text, trail.is_some());
         let mut json = serde_json::json!({
             "dry_run": false, "database": name, "revoked": outcome.revoked, "password_resets": outcome.password_resets,
             "unreadable": plan.tables.iter().map(|table| table.unreadable).sum::<u64>(), "audited": trail.is_some(),
         });
-        let mut exit = Exit::Done;
-        if let Some(error) = outcome.failure {
-            // What was done is worth a report.
-            let error = anyhow::Error::from(error);
-            let message = failure::one_line(&error);
-            exit =
-                context.stop.reason().map_or_else(|| failure::exit(&error), failure::exit_of_stop);
-            tracing::error!("{name}: not all is revoked: {message}");
-            text.push_str(&format!("  NOT ALL: {message}\n"));
-            json["error"] = message.into();
+        let mut text = format!("{name}: {} revoked", counted(outcome.revoked, "session"));
+        if args.force_password_reset {
+            let accounts = counted(outcome.password_resets, "account");
+            text.push_str(&format!(", {accounts} must choose a new password"));
         }
+        let mut text = told(text, trail.is_some());
+        let Some(error) = outcome.failure.map(anyhow::Error::from) else {
+            return Ok(Report { exit: Exit::Done, text, json, silence: Silence::Refused });
+        };
+        // What was done is worth a report.
+        let message = failure::one_line(&error);
+        let stopped = context.stop.reason().map(failure::exit_of_stop);
+        let exit = stopped.unwrap_or_else(|| failure::exit(&error));
+        tracing::error!("{name}: not all is revoked: {message}");
+        text.push_str(&format!("  NOT ALL: {message}\n"));
+        json["error"] = message.into();
         Ok(Report { exit, text, json, silence: Silence::Refused })
     };
     context.note(&name, work, |report| (report.exit, report.json.clone()))
@@ -160,6 +139,25 @@ pub(super) fn lock(
         Ok(Report { exit, text, json, silence: Silence::Refused })
     };
     context.note(&name, work, |report| (report.exit, report.json.clone()))
+}
+
+/// Says what a plan would do, and of which rows it cannot be said.
+fn described(name: &str, plan: &revoke::Plan) -> String {
+    let mut text = format!("{name}: {} would be revoked\n", counted(plan.sessions, "session"));
+    for table in &plan.tables {
+        text.push_str(&format!("  {}: {}\n", table.name(), count(table.sessions)));
+    }
+    for table in plan.tables.iter().filter(|table| table.unreadable > 0) {
+        let (rows, table) = (counted(table.unreadable, "row"), table.name());
+        let message = format!("{rows} of {table} without an address that can be read: not meant");
+        tracing::warn!("{name}: {message}");
+        text.push_str(&format!("  {message}\n"));
+    }
+    if let Some(resets) = plan.resets {
+        let accounts = counted(resets, "account");
+        text.push_str(&format!("  {accounts} would have to choose a new password\n"));
+    }
+    text
 }
 
 /// Says whether the audit table knows of it.

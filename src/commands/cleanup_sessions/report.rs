@@ -181,6 +181,12 @@ impl Part {
             End::Complete if outcome.remaining == Some(0) => {}
             End::Complete if outcome.remaining.is_none() => line.push_str(&format!("; {left}")),
             End::Complete => {
+                if outcome.deleted == 0 {
+                    tracing::warn!(
+                        "{}: {rule}: nothing went, others have locked it",
+                        self.database
+                    );
+                }
                 line.push_str(&format!("; {left} that others had locked, or that a trigger keeps"));
             }
             End::Stopped => {

@@ -190,6 +190,14 @@ impl Plan {
         Some(format!("{ANYBODY} AND s.{column} IS NOT TRUE AND ({who})"))
     }
 
+    /// Are those who are meant known by sessions alone that are deleted?
+    fn forgets(&self) -> bool {
+        let deletes = |table: &Table| {
+            table.revocable.set_true.is_empty() && table.revocable.set_now.is_empty()
+        };
+        self.cohort.is_of_sessions() && self.tables.iter().any(deletes)
+    }
+
     /// Makes accounts choose a new password, then revokes their sessions.
     ///
     /// What cannot be done in one table does not keep it from the others.
@@ -201,7 +209,7 @@ impl Plan {
     ) -> Outcome {
         let mut outcome = Outcome::default();
         let with = (&self.cohort, trail);
-        // First: by the sessions it is known whose they were.
+        // First: where sessions are deleted nobody knows behind it whose they were.
         if let (Some(condition), Some(column)) = (self.resets(), &self.accounts.password_reset) {
             let change = Change {
                 relation: &self.accounts.relation,
@@ -212,7 +220,7 @@ impl Plan {
             };
             let done = change.carry_out(connection, with, stop, &mut outcome.password_resets);
             outcome.failure = done.err();
-            if outcome.failure.is_some() && self.cohort.is_of_sessions() {
+            if outcome.failure.is_some() && self.forgets() {
                 return outcome;
             }
         }
