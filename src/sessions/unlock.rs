@@ -203,7 +203,9 @@ impl Unlocking {
                 transaction.commit().map_err(failed)?;
                 outcome.unlocked += rows.len() as u64;
                 let room = MOST_IDS.saturating_sub(outcome.ids.len());
-                outcome.ids.extend(rows.iter().take(room).map(|row| row.get::<_, String>(0)));
+                // An account without an id is unlocked all the same.
+                let ids = rows.iter().filter_map(|row| row.get::<_, Option<String>>(0));
+                outcome.ids.extend(ids.take(room));
                 if unsigned(BATCH) > rows.len() as u64 {
                     break;
                 }

@@ -277,6 +277,16 @@ fn one_locked_row_keeps_no_other_and_what_was_done_is_said() {
     assert_eq!(site.sql("SELECT id FROM refresh_tokens WHERE NOT is_revoked"), "2");
     assert_eq!(site.sql("SELECT count(*) FROM web_sessions"), "0");
     drop(somebody);
+    // Nor does one in a partition keep those in another.
+    site.sql(
+        "DROP TABLE web_sessions; CREATE TABLE web_sessions (token text, owner int) PARTITION BY LIST (owner); \
+         CREATE TABLE web_1 PARTITION OF web_sessions FOR VALUES IN (1); CREATE TABLE web_2 PARTITION OF web_sessions FOR VALUES IN (2); \
+         INSERT INTO web_sessions VALUES ('a', 1), ('b', 2)",
+    );
+    let somebody = site.somebody("SELECT FROM web_1 FOR UPDATE");
+    let report = site.sandbox.json(1, &["cleanup-sessions", "revoke", "--all", "--yes", "3"]);
+    assert_eq!(report["revoked"], 2, "{report:#}");
+    drop(somebody);
     site.sandbox.run(&["cleanup-sessions", "revoke", "--all", "--yes", "1"]).ends_with(0);
 }
 

@@ -32,56 +32,70 @@ pub(super) struct Change<'a> {
 impl Change<'_> {
     /// Carries it out, and adds the rows that were changed to `sum`: also those before an error.
     ///
-    /// It comes to its end while others add rows, too: they are none of those that were to be changed.
+    /// It comes to its end while others add rows, too: they are none of those that were to be changed. What is in the way in one
+    /// partition does not keep it from the others.
     pub(super) fn carry_out(
         &self,
         connection: &mut Connection,
+        with: (&Cohort, Option<&Trail>),
+        stop: &Stop,
+        sum: &mut u64,
+    ) -> Result<(), Error> {
+        let mut result = Ok(());
+        for leaf in &self.relation.leaves {
+            let done = self.change(connection, leaf, with, stop, sum);
+            result = result.and(done);
+            if matches!(result, Err(Error::Stopped | Error::Lost { .. })) {
+                break;
+            }
+        }
+        result
+    }
+
+    /// Changes one table that holds rows.
+    fn change(
+        &self,
+        connection: &mut Connection,
+        leaf: &Leaf,
         (cohort, trail): (&Cohort, Option<&Trail>),
         stop: &Stop,
         sum: &mut u64,
     ) -> Result<(), Error> {
-        let name = &self.relation.name;
+        let name = &leaf.name;
         let what = format!("{} in {name}", self.action);
-        for leaf in &self.relation.leaves {
-            let (mut waits, mut tries) = (false, 0);
-            loop {
-                stop.check()?;
-                let mut told = Vec::new();
-                let sql = self.statement(leaf, waits, trail, &mut told);
-                let mut parameters = cohort.parameters();
-                parameters.push(&BATCH);
-                parameters.extend(told.iter().map(|text| text as &(dyn ToSql + Sync)));
-                match transact(connection, &sql, &parameters) {
-                    Ok((changed, chosen)) => {
-                        *sum += changed;
-                        let is_full = changed >= unsigned(BATCH);
-                        if waits && !is_full && chosen == changed {
-                            break;
-                        }
-                        // Changed by others meanwhile, or kept by a trigger, which would keep it for ever.
-                        tries += u32::from(waits && chosen >= 2 * changed);
-                        if tries > TRIES {
-                            let source = format!(
-                                "{} stay as they are: is there a trigger?",
-                                chosen - changed
-                            );
-                            return Err(Error::Query { what, source: source.into() });
-                        }
-                        waits |= !is_full;
+        let (mut waits, mut tries) = (false, 0);
+        loop {
+            stop.check()?;
+            let mut told = Vec::new();
+            let sql = self.statement(leaf, waits, trail, &mut told);
+            let mut parameters = cohort.parameters();
+            parameters.push(&BATCH);
+            parameters.extend(told.iter().map(|text| text as &(dyn ToSql + Sync)));
+            match transact(connection, &sql, &parameters) {
+                Ok((changed, chosen)) => {
+                    *sum += changed;
+                    let is_full = changed >= unsigned(BATCH);
+                    if waits && !is_full && chosen == changed {
+                        return Ok(());
                     }
-                    Err(error)
-                        if is_passing(&error) && tries < TRIES && stop.reason().is_none() =>
-                    {
-                        tries += 1;
-                        tracing::info!("{name}: waiting for somebody else's lock: {error}");
-                        // Another row may be free meanwhile.
-                        waits = false;
+                    // Changed by others meanwhile, or kept by a trigger, which would keep it for ever.
+                    tries += u32::from(waits && chosen >= 2 * changed);
+                    if tries > TRIES {
+                        let kept = chosen - changed;
+                        let source = format!("{kept} stay as they are: is there a trigger?").into();
+                        return Err(Error::Query { what, source });
                     }
-                    Err(error) => return Err(Error::query(what, error).or_stopped(stop)),
+                    waits |= !is_full;
                 }
+                Err(error) if is_passing(&error) && tries < TRIES && stop.reason().is_none() => {
+                    tries += 1;
+                    tracing::info!("{name}: waiting for somebody else's lock: {error}");
+                    // Another row may be free meanwhile.
+                    waits = false;
+                }
+                Err(error) => return Err(Error::query(what, error).or_stopped(stop)),
             }
         }
-        Ok(())
     }
 
     /// Writes the statement that changes one batch; it returns how many were changed, and how many were to be.
