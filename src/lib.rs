@@ -88,8 +88,9 @@
 //!   rule preset expired batch walk    what expires where, frameworks' tables, the condition, how much at once: pure
 //! maintain/                what autovacuum left:
 //!   look past              the catalogue, in one statement for all tables; what earlier runs noted
-//!   need bloat leftover plan statement    what is needed, what is waste, what may go, in which order, as SQL: pure
-//!   apply reindex guard progress    statements side by side; an index anew; when to stop; how far it is
+//!   need bloat leftover plan statement latency    what is needed, what is waste, what may go, in which order, as SQL; who suffers: pure
+//!   apply reindex          statements side by side, no more processes than cores; an index anew
+//!   guard watch progress   when to wait and when to stop; how far it is
 //!   report                 what is worth a look, as text, JSON and a page; it changes nothing
 //! health/                  checks: asked all at once, answered in several formats
 //!   kind limits select steady    the table of kinds, when a number is bad, which checks are wanted, what lasts: pure
@@ -219,7 +220,7 @@
 //! | a name is no markup in a page | `nothing_that_is_escaped_is_markup`, `a_page_needs_nothing_else_and_names_are_no_markup` |
 //! | no valid index is dropped, whatever it is called, and no invalid one that may be somebody's | `of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_its_name`, `nothing_goes_that_fails_one_of_the_conditions` |
 //! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |
-//! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `it_stops_when_the_application_or_a_slot_suffers_and_says_so` |
+//! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `for_a_replica_that_is_behind_nothing_is_done`, `a_slot_that_holds_wal_back_and_a_probe_that_fails_stop_it`, `while_the_application_is_slower_nothing_more_is_begun` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command

@@ -118,6 +118,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("maintain::need", &[]),
     ("maintain::bloat", &[]),
+    ("maintain::latency", &[]),
     ("maintain::report::growth", &["clock"]),
     // One invocation.
     (

@@ -32,6 +32,7 @@ mod db_maintain;
 mod demo;
 mod exclusive;
 mod expected;
+mod file;
 mod health_check;
 mod history_command;
 mod notify_command;

@@ -2,15 +2,11 @@
 //!
 //! It installs nothing: what is printed is read by a person first.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use anyhow::Context as _;
-
 use crate::cli::{ScheduleArgs, ScheduleCommand, ScheduleFormat, SchedulePrintArgs, Selection};
-use crate::commands::expected;
 use crate::commands::{Context, Report, Silence};
+use crate::commands::{expected, file};
 use crate::config::{Loaded, Location, Overrides, Source};
 use crate::exit::{Exit, Failure};
 use crate::schedule::{self, Crontab, Job, Kubernetes, Printed, Systemd};
@@ -123,21 +119,10 @@ fn write(dir: &Path, files: &[Printed], force: bool) -> anyhow::Result<String> {
         return Err(failure.hint("Compare it with what is printed; --force overwrites it.").into());
     }
     let mut text = String::new();
-    for file in files {
-        let path = dir.join(&file.name);
-        put(dir, &path, &file.text)
-            .with_context(|| format!("failed to write `{}`", path.display()))?;
+    for printed in files {
+        let path = dir.join(&printed.name);
+        file::put(&path, printed.text.as_bytes(), file::READABLE)?;
         text += &format!("{}\n", path.display());
     }
     Ok(text)
-}
-
-/// Writes a file beside its place and renames it, so that nobody reads a half.
-fn put(dir: &Path, path: &Path, text: &str) -> anyhow::Result<()> {
-    let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-    temporary.write_all(text.as_bytes())?;
-    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path)?;
-    Ok(())
 }

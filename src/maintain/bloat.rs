@@ -34,8 +34,8 @@ pub(crate) fn expected(width: f64, fillfactor: u32) -> f64 {
 }
 
 /// Returns what a row of a table takes when it has just been written.
-pub(crate) fn expected_row(width: f64) -> f64 {
-    (ROW + aligned(width)) * 8192.0 / (8192.0 - 24.0)
+pub(crate) fn expected_row(width: f64, fillfactor: f64) -> f64 {
+    (ROW + aligned(width)) * 8192.0 / (8192.0 - 24.0) / (fillfactor.clamp(10.0, 100.0) / 100.0)
 }
 
 fn aligned(width: f64) -> f64 {

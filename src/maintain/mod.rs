@@ -11,6 +11,7 @@ use crate::stop::Stop;
 pub(crate) mod apply;
 pub(crate) mod bloat;
 pub(crate) mod guard;
+mod latency;
 pub(crate) mod leftover;
 pub(crate) mod look;
 pub(crate) mod need;
@@ -20,6 +21,7 @@ mod progress;
 mod reindex;
 pub(crate) mod report;
 mod statement;
+mod watch;
 
 /// How sessions of a run call themselves.
 pub(crate) const APPLICATION: &str = "opsctl/db-maintain";
@@ -32,6 +34,26 @@ pub(crate) struct Server {
     pub(crate) role: String,
     /// May it see what other sessions do?
     pub(crate) may_monitor: bool,
+    pub(crate) home: Home,
+}
+
+/// Whether the cores and disks that are seen here are those of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    Here,
+    /// They are, but this role may not see where the server has its files.
+    HereSomewhere,
+    /// It is on another host, or in a container with addresses of its own.
+    Elsewhere,
+}
+
+impl Server {
+    /// Does it have a defect that damages indexes when they are built beside their table's work?
+    ///
+    /// 14.0 to 14.3 leave rows out: <https://www.postgresql.org/docs/release/14.4/>.
+    fn damages_indexes(&self) -> bool {
+        (140_000..140_004).contains(&self.version.0)
+    }
 }
 
 /// Connects, and makes sure that the session waits for nobody and does not outlive its run.
@@ -58,7 +80,9 @@ pub(crate) fn connect(
 /// Asks which server it is, and as whom.
 pub(crate) fn server(connection: &mut Connection) -> Result<Server, Error> {
     let sql = "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), current_user::text, \
-               pg_has_role('pg_read_all_stats', 'USAGE')";
+               pg_has_role('pg_read_all_stats', 'USAGE'), \
+               inet_server_addr() IS NULL OR inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', \
+               pg_has_role('pg_read_all_settings', 'USAGE')";
     let row = connection.query_one(sql, &[]);
     let row = row.map_err(|e| Error::query("ask which server it is", e))?;
     Ok(Server {
@@ -66,5 +90,10 @@ pub(crate) fn server(connection: &mut Connection) -> Result<Server, Error> {
         is_standby: row.get(1),
         role: row.get(2),
         may_monitor: row.get(3),
+        home: match (row.get(4), row.get(5)) {
+            (true, true) => Home::Here,
+            (true, false) => Home::HereSomewhere,
+            (false, _) => Home::Elsewhere,
+        },
     })
 }

@@ -176,6 +176,11 @@ impl Need {
     }
 }
 
+/// Returns how full the pages of a table are made, in percent.
+pub(crate) fn fillfactor(counts: &Counts) -> f64 {
+    option(counts, "fillfactor").unwrap_or(100.0)
+}
+
 /// Is autovacuum switched off for this table?
 pub(crate) fn is_switched_off(counts: &Counts) -> bool {
     counts.options.iter().any(|option| {

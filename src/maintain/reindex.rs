@@ -10,7 +10,7 @@ use super::leftover::{self, Verdict};
 use super::look::{self, Index};
 use super::need::approximate;
 use super::past::{Past, Work};
-use super::{Server, statement};
+use super::{Home, Server, statement};
 use crate::config::Maintain;
 use crate::db::{Connection, Error, Target};
 use crate::stop::Stop;
@@ -39,13 +39,6 @@ pub(super) struct Rebuilt {
     pub(super) best: Option<Best>,
 }
 
-/// Does this version have a defect that makes an index wrong that is built beside its table's work?
-///
-/// 14.0 to 14.3 lose rows in it: <https://www.postgresql.org/docs/release/14.4/>.
-fn is_defective(server: &Server) -> bool {
-    (140_000..140_004).contains(&server.version.0)
-}
-
 /// Checks all that has to be so before; a reason is why it is left alone now.
 pub(super) fn clear(
     connection: &mut Connection,
@@ -55,12 +48,6 @@ pub(super) fn clear(
     settings: &Maintain,
     is_analyzed: bool,
 ) -> Result<Result<Cleared, String>, Error> {
-    if is_defective(server) {
-        let version = server.version;
-        return Ok(Err(format!(
-            "PostgreSQL {version} damages indexes when it builds them concurrently: update to 14.4 or later"
-        )));
-    }
     let what = || format!("look at the index {}", index.name);
     let sql = "SELECT extract(epoch FROM clock_timestamp() - min(xact_start))::float8 FROM pg_stat_activity \
                WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend' \
@@ -91,7 +78,7 @@ pub(super) fn clear(
     {
         return Ok(Err("by a closer look it is not bloated".to_owned()));
     }
-    let room = room(connection, index)?;
+    let room = room(connection, server, index)?;
     if let Some(room) = room.filter(|room| approximate(*room) < ROOM * approximate(bytes)) {
         let (room, bytes) = (crate::text::bytes(room), crate::text::bytes(bytes));
         return Ok(Err(format!("{room} are free where it lies, too little beside {bytes}")));
@@ -100,18 +87,20 @@ pub(super) fn clear(
 }
 
 /// Returns the free space where an index lies, if the server is on this host and says where.
-fn room(connection: &mut Connection, index: &Index) -> Result<Option<u64>, Error> {
+fn room(connection: &mut Connection, server: &Server, index: &Index) -> Result<Option<u64>, Error> {
+    if server.home != Home::Here {
+        return Ok(None);
+    }
     let sql = "SELECT coalesce(nullif(pg_tablespace_location(CASE WHEN $1::oid = 0 THEN dattablespace ELSE $1 END), ''), \
-                   CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END) \
-               FROM pg_database WHERE datname = current_database() AND inet_server_addr() IS NULL";
-    let row = connection.query_opt(sql, &[&index.tablespace]);
-    let row = row.map_err(|e| Error::query("ask where an index lies", e))?;
-    let place: Option<String> = row.and_then(|row| row.get(0));
-    // Of another host, or another container, nothing is known.
-    let place = place.filter(|place| Path::new(place).exists());
-    Ok(place
-        .and_then(|place| crate::host::file_system::look(Path::new(&place)).ok())
-        .map(|fs| fs.bytes.available))
+                   current_setting('data_directory') || '/base') \
+               FROM pg_database WHERE datname = current_database()";
+    let row = connection.query_one(sql, &[&index.tablespace]);
+    let place: String = row.map_err(|e| Error::query("ask where an index lies", e))?.get(0);
+    let place = Path::new(&place);
+    // The directory is the server's own, but what it lies on may be asked of the one above it. In another container it is not there.
+    let mut places = place.ancestors().take(3).filter(|place| place.exists());
+    let found = places.find_map(|place| crate::host::file_system::look(place).ok());
+    Ok(found.map(|fs| fs.bytes.available))
 }
 
 /// Builds it anew. If that fails, what was begun has to be removed: [`clean_up`].
@@ -145,6 +134,7 @@ pub(super) fn rebuild(
 /// Removes what a rebuild that did not come to its end left, in a session of its own. Returns whether nothing is left.
 pub(super) fn clean_up(
     target: &Target,
+    server: &Server,
     work: &Work,
     past: &Past,
     settings: &Maintain,
@@ -155,7 +145,7 @@ pub(super) fn clean_up(
     let began = Instant::now();
     loop {
         let mut is_clean = true;
-        for invalid in look::invalid(&mut connection, Some(work.table))? {
+        for invalid in look::invalid(&mut connection, server, Some(work.table))? {
             let not_in_use = leftover::Invalid { is_in_use: false, ..invalid.clone() };
             if leftover::judge(&not_in_use, &past, work.began) != Verdict::Own {
                 continue;

@@ -63,6 +63,16 @@ const TABLES: &str = "
     INSERT INTO \"Odd \"\"name\" SELECT generate_series(1, 100);
     INSERT INTO events SELECT n, 'x' FROM generate_series(1, 4000) n";
 
+/// An index of which most is waste, and what a rebuild left of another.
+const BLOATED: [&str; 5] = [
+    "SET ROLE owner; CREATE TABLE orders (id int, x int); INSERT INTO orders SELECT n, n FROM generate_series(1, 100000) n; \
+     CREATE INDEX orders_id ON orders (id); CREATE INDEX orders_x ON orders (x); CREATE INDEX orders_x_ccnew ON orders (x)",
+    "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'orders_x_ccnew'::regclass",
+    "DELETE FROM orders WHERE id % 10 <> 0",
+    "VACUUM ANALYZE orders",
+    "REINDEX INDEX orders_x",
+];
+
 /// Brings the statistics to where only dead rows of `strict`, `Odd "name` and the partitioned table are left.
 fn settle(cluster: &Cluster, database: &str) {
     for sql in [
@@ -70,15 +80,19 @@ fn settle(cluster: &Cluster, database: &str) {
         "VACUUM ANALYZE quiet, usual, strict, events_1, events_2",
         "UPDATE usual SET x = x + 1 WHERE id <= 200",
         "UPDATE strict SET x = x + 1 WHERE id <= 200",
-        "SELECT pg_sleep(0)",
     ] {
+        // A session counts what it did when it ends, after its client has gone.
+        eventually("the sessions before have ended", || {
+            let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
+            (cluster.sql("postgres", &sql) == "0").then_some(())
+        });
         cluster.sql(database, sql);
     }
 }
 
 #[test]
 fn every_version_is_planned_for_and_maintained_by_whoever_may() {
-    for major in [15, 16, 17, 18] {
+    for major in [14, 15, 16, 17, 18] {
         let cluster = Cluster::start(&other_major(major), &[], &[]);
         let database = cluster.database();
         cluster.sql(
@@ -89,32 +103,32 @@ fn every_version_is_planned_for_and_maintained_by_whoever_may() {
             &database,
             &format!("GRANT CREATE ON SCHEMA public TO owner; SET ROLE owner; {TABLES}"),
         );
+        for sql in BLOATED {
+            cluster.sql(&database, sql);
+        }
         settle(&cluster, &database);
         let as_role = |role: &str| {
             Sandbox::new(&cluster.url(&database).replace("user=postgres", &format!("user={role}")))
         };
         let unknown = |part: &Value| part["unknown"].to_string();
-        let expected = |part: &Value| {
+        let is_expected = |part: &Value| {
             let found = statements(part);
-            let of = |what: &str| found.iter().any(|sql| sql.contains(what));
-            assert!(
-                of("\"strict\"") && of("\"Odd \"\"name\"") && of("\"events\""),
-                "{major}: {part:#}"
-            );
-            assert!(
-                !of("\"quiet\"") && !of("\"usual\"") && !of("\"events_1\""),
-                "{major}: {part:#}"
-            );
+            let of = |what: &&str| found.iter().any(|sql| sql.contains(what));
+            ["\"strict\"", "\"Odd \"\"name\"", "\"events\""].iter().all(of)
+                && !["\"quiet\"", "\"usual\"", "\"events_1\""].iter().any(of)
         };
-        let part = plan(&Sandbox::new(&cluster.url(&database)), &[]);
-        expected(&part);
+        // Version 14 counts a while after the fact.
+        let part = eventually("the statistics are those of the tables", || {
+            let part = plan(&Sandbox::new(&cluster.url(&database)), &[]);
+            is_expected(&part).then_some(part)
+        });
         assert_eq!(
             part["unknown"].as_array().unwrap().len(),
             1,
             "autovacuum is off here: {part:#}"
         );
         let part = plan(&as_role("owner"), &[]);
-        expected(&part);
+        assert!(is_expected(&part), "{major}: {part:#}");
         assert!(unknown(&part).contains("needs GRANT pg_monitor TO"), "{part:#}");
         for role in ["watcher", "stranger"] {
             let part = plan(&as_role(role), &[]);
@@ -126,9 +140,14 @@ fn every_version_is_planned_for_and_maintained_by_whoever_may() {
             assert_eq!(unknown(&part).contains("pg_monitor"), role == "stranger");
         }
         let owner = as_role("owner");
-        let part = maintain(&owner, 0, &["--reindex"]);
+        owner.write("opsctl.toml", "[maintain]\nreindex_min_megabytes = 1\n");
+        // Now nobody knows how long the invalid one has been there, later it was seen before.
+        let part = maintain(&owner, 0, &["--reindex", "--now", "2026-11-26T00:30:00Z"]);
         assert_eq!((&part["failed"], &part["locked"]), (&0.into(), &0.into()), "{major}: {part:#}");
         assert!(part["done"].as_array().unwrap().len() >= 3, "{major}: {part:#}");
+        assert_eq!((&part["reindexed"], &part["removed"]), (&1.into(), &0.into()), "{part:#}");
+        let part = maintain(&owner, 0, &["--now", "2026-11-26T01:30:00Z"]);
+        assert_eq!((&part["failed"], &part["removed"]), (&0.into(), &1.into()), "{part:#}");
         eventually("nothing is left to do", || {
             statements(&plan(&owner, &[])).is_empty().then_some(())
         });
@@ -222,17 +241,23 @@ fn of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_it
             CREATE INDEX {long}ab ON orders (x, y); CREATE INDEX {long}_ccnew ON orders (x, y);
             CREATE INDEX orders_z_ccnew ON orders (z);
             CREATE INDEX by_hand ON orders (x);
-            CREATE INDEX orders_other_ccnew ON orders (x text_ops_of DESC)"
-        )
-        .replace("x text_ops_of DESC", "x DESC"),
+            CREATE INDEX orders_other_ccnew ON orders (x DESC);
+            CREATE UNIQUE INDEX orders_nulls ON orders (y); CREATE UNIQUE INDEX orders_nulls_ccnew ON orders (y) NULLS NOT DISTINCT"
+        ),
         "",
     );
-    let left: Vec<String> =
-        ["orders_x_ccnew1", "orders_y_ccold", "orders_z_ccnew", "by_hand", "orders_other_ccnew"]
-            .iter()
-            .map(|name| (*name).to_owned())
-            .chain([format!("{long}_ccnew")])
-            .collect();
+    let left: Vec<String> = [
+        "orders_x_ccnew1",
+        "orders_y_ccold",
+        "orders_z_ccnew",
+        "by_hand",
+        "orders_other_ccnew",
+        "orders_nulls_ccnew",
+    ]
+    .iter()
+    .map(|name| (*name).to_owned())
+    .chain([format!("{long}_ccnew")])
+    .collect();
     for index in &left {
         invalidate(&site, index);
     }
@@ -253,15 +278,20 @@ fn of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_it
         (part["removed"] != 0).then_some(part)
     });
     assert_eq!(part["removed"], 3, "{part:#}");
-    let mut expected =
-        ["by_hand", "orders_ccnew", "orders_other_ccnew", "orders_x", "orders_y", "orders_z_ccnew"]
-            .map(str::to_owned)
-            .to_vec();
-    expected.insert(0, String::new());
-    expected.remove(0);
-    expected.push(format!("{long}ab"));
-    expected.sort();
-    assert_eq!(indexes(&site), expected.join(" "));
+    let stay = [
+        "by_hand",
+        "orders_ccnew",
+        "orders_nulls",
+        "orders_nulls_ccnew",
+        "orders_other_ccnew",
+        "orders_x",
+        "orders_y",
+        "orders_z_ccnew",
+    ];
+    let mut stay: Vec<String> = stay.map(str::to_owned).to_vec();
+    stay.push(format!("{long}ab"));
+    stay.sort();
+    assert_eq!(indexes(&site), stay.join(" "));
     // What stays is said, with the statement.
     assert!(
         part["advice"]
@@ -296,30 +326,4 @@ fn what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing() {
     drop(reader);
     assert!(alter.wait().unwrap().success());
     assert_eq!(maintain(&site.sandbox, 0, &[])["locked"], 0);
-}
-
-#[test]
-fn it_stops_when_the_application_or_a_slot_suffers_and_says_so() {
-    let cluster = Cluster::start(&crate::support::installed(), &["-c", "wal_level=replica"], &[]);
-    let database = cluster.database();
-    cluster.sql(&database, TABLES);
-    settle(&cluster, &database);
-    let sandbox = Sandbox::new(&cluster.url(&database));
-    cluster.sql(&database, "SELECT pg_create_physical_replication_slot('idle', true)");
-    cluster.sql(
-        &database,
-        "CREATE TABLE wal AS SELECT repeat('x', 1000) FROM generate_series(1, 5000)",
-    );
-    sandbox.write("opsctl.toml", "[maintain]\nmax_retained_wal_megabytes = 1\n");
-    let part = maintain(&sandbox, 3, &[]);
-    assert_eq!(part["vacuumed"], 0, "{part:#}");
-    assert!(part["error"].as_str().unwrap().contains("a replication slot holds"), "{part:#}");
-    assert!(part["left"].as_u64().unwrap() >= 3, "{part:#}");
-    cluster.sql(&database, "SELECT pg_drop_replication_slot('idle')");
-    sandbox
-        .write("opsctl.toml", "[maintain]\nmax_time = \"1s\"\nprobe = \"SELECT FROM nowhere\"\n");
-    let run = sandbox.run(&["db-maintain"]).expect(1);
-    assert!(run.stderr.contains("run the probe"), "{run:#?}");
-    sandbox.write("opsctl.toml", "");
-    assert_eq!(maintain(&sandbox, 0, &[])["left"], 0);
 }

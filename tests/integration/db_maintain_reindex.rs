@@ -1,25 +1,36 @@
 //! `opsctl db-maintain --reindex`: bloated indexes are built anew, and nothing is left of what did not come to its end.
 
+use std::io::Read as _;
+use std::process::{Command, Stdio};
+
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::running::{Running, eventually};
+use crate::support::running::{Running, eventually, on_a_terminal};
 use crate::support::sessions::{Site, Somebody};
-
-/// An index of which most is waste, and one of somebody else that is invalid.
-const BLOATED: &str = "
-    CREATE TABLE orders (id int, x int); CREATE INDEX orders_id ON orders (id);
-    CREATE TABLE foreign_work (id int); CREATE INDEX theirs ON foreign_work (id); CREATE INDEX theirs_ccnew ON foreign_work (id);
-    INSERT INTO orders SELECT n, n FROM generate_series(1, 200000) n";
+use crate::support::{Cluster, Sandbox, other_major};
 
 const CONFIGURATION: &str = "[maintain]\nreindex = true\nreindex_min_megabytes = 1\n";
 
+/// An index of which most is waste.
+const BLOATED_ORDERS: [&str; 4] = [
+    "CREATE TABLE orders (id int, x int); CREATE INDEX orders_id ON orders (id); INSERT INTO orders SELECT n, n FROM generate_series(1, 200000) n",
+    "VACUUM ANALYZE orders",
+    "DELETE FROM orders WHERE id % 10 <> 0",
+    "VACUUM ANALYZE orders",
+];
+
+/// An index of which most is waste, and one of somebody else that is invalid.
 fn site() -> Site {
-    let site = Site::new(BLOATED, CONFIGURATION);
+    let site = Site::new(
+        "CREATE TABLE foreign_work (id int); CREATE INDEX theirs ON foreign_work (id); CREATE INDEX theirs_ccnew ON foreign_work (id)",
+        CONFIGURATION,
+    );
+    for sql in BLOATED_ORDERS {
+        site.sql(sql);
+    }
     for sql in [
-        "VACUUM ANALYZE orders, foreign_work",
-        "DELETE FROM orders WHERE id % 10 <> 0",
-        "VACUUM ANALYZE orders",
+        "VACUUM ANALYZE foreign_work",
         "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'theirs_ccnew'::regclass",
     ] {
         site.sql(sql);
@@ -137,4 +148,85 @@ fn when_the_application_becomes_slower_what_runs_is_cancelled() {
     let run = running.end().expect(3);
     assert!(run.stdout.contains("stopped before the end: the probe takes"), "{run:#?}");
     assert_eq!(invalid(&site), "theirs_ccnew", "{run:#?}");
+}
+
+#[test]
+fn what_was_begun_is_known_by_a_history_on_a_server_to_another_container() {
+    let mut site = site();
+    let history = site.cluster.database();
+    site.sandbox.set("OPSCTL_HISTORY_URL", site.cluster.url(&history));
+    let (somebody, running) = in_the_middle(&site);
+    running.signal(Signal::KILL);
+    let _run = running.end().expect(137);
+    site.wait_for_its_end();
+    drop(somebody);
+    let state = site.sandbox.path("elsewhere").display().to_string();
+    site.sandbox.set("OPSCTL_STATE_DIR", state);
+    let part = maintain(&site, 0);
+    assert_eq!((&part["removed"], &part["reindexed"]), (&1.into(), &1.into()), "{part:#}");
+    let figures =
+        site.sandbox.json(0, &["history", "--command", "db-maintain"])["runs"].to_string();
+    assert!(figures.contains("indexes.public.orders_id.bytes_after"), "{figures}");
+    assert_eq!(invalid(&site), "theirs_ccnew");
+}
+
+#[test]
+fn a_function_of_an_index_that_needs_another_search_path_fails_alone_and_it_is_said_why() {
+    let site = site();
+    site.sql(
+        "CREATE FUNCTION public.same(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';
+         CREATE FUNCTION public.needs(x int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN same(x); END';
+         CREATE INDEX foreign_needs ON foreign_work (public.needs(id));
+         INSERT INTO foreign_work SELECT n FROM generate_series(1, 200000) n",
+    );
+    // Somebody whose own path has what the function needs.
+    site.sql("VACUUM ANALYZE foreign_work");
+    site.sql("DELETE FROM foreign_work WHERE id % 10 <> 0");
+    site.sql("VACUUM ANALYZE foreign_work");
+    let part = maintain(&site, 1);
+    let done = part["done"].as_array().unwrap();
+    let end = |object: &str| done.iter().find(|done| done["object"] == object).unwrap();
+    let why = end("public.foreign_needs")["why"].as_str().unwrap();
+    assert!(why.contains("ALTER FUNCTION … SET search_path"), "{part:#}");
+    assert_eq!(end("public.orders_id")["end"], "done", "{part:#}");
+    assert_eq!(invalid(&site), "theirs_ccnew");
+    site.sql("ALTER FUNCTION public.needs SET search_path = public");
+    let part = maintain(&site, 0);
+    assert!(part["reindexed"].as_u64().unwrap() >= 1, "{part:#}");
+}
+
+#[test]
+fn on_a_terminal_it_is_shown_how_far_it_is() {
+    for major in [14, 15, 16, 17, 18] {
+        let cluster = Cluster::start(&other_major(major), &[], &[]);
+        let database = cluster.database();
+        for sql in BLOATED_ORDERS {
+            cluster.sql(&database, sql);
+        }
+        let sandbox = Sandbox::new(&cluster.url(&database));
+        sandbox.write("opsctl.toml", CONFIGURATION);
+        let somebody = Somebody::begin(&cluster, &database, "INSERT INTO orders VALUES (1, 1)");
+        // Nothing is drawn on a terminal without a size or a name.
+        let opsctl = sandbox.command(&["db-maintain"]);
+        let mut sized = Command::new("sh");
+        sized
+            .args(["-c", "stty rows 40 cols 200; exec $0 $1"])
+            .arg(opsctl.get_program())
+            .args(opsctl.get_args());
+        sized.envs(opsctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        sized.current_dir(sandbox.dir.path()).env("TERM", "xterm");
+        let mut terminal = on_a_terminal(&sized);
+        let mut terminal = terminal.stdout(Stdio::piped()).spawn().unwrap();
+        let mut shown = String::new();
+        let mut output = terminal.stdout.take().unwrap();
+        let mut more = [0; 4096];
+        while !shown.contains("orders_id: waiting for writers before build") {
+            let n = output.read(&mut more).unwrap();
+            assert!(n > 0, "{major}: {shown}");
+            shown += &String::from_utf8_lossy(&more[..n]);
+        }
+        drop(somebody);
+        std::io::copy(&mut output, &mut std::io::sink()).unwrap();
+        assert!(terminal.wait().unwrap().success());
+    }
 }

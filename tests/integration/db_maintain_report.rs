@@ -11,7 +11,7 @@ use crate::support::{Cluster, Sandbox, other_major};
 
 /// Returns the database's part of a report.
 #[track_caller]
-fn report(sandbox: &Sandbox) -> Value {
+pub(crate) fn report(sandbox: &Sandbox) -> Value {
     let document = sandbox.json(0, &["db-maintain", "report"]);
     validate(&document.to_string());
     document["databases"][0].clone()
@@ -19,7 +19,7 @@ fn report(sandbox: &Sandbox) -> Value {
 
 /// Compares a document with the schema that the project promises.
 #[track_caller]
-fn validate(document: &str) {
+pub(crate) fn validate(document: &str) {
     let schema = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/db-maintain-report.schema.json");
     let script = "import json, jsonschema, sys; schema = json.load(open(sys.argv[1])); \
         jsonschema.Draft7Validator.check_schema(schema); jsonschema.validate(json.load(sys.stdin), schema)";
@@ -32,7 +32,7 @@ fn validate(document: &str) {
 }
 
 /// Returns the objects with a finding of this name and severity.
-fn objects(part: &Value, name: &str, severity: &str) -> Vec<String> {
+pub(crate) fn objects(part: &Value, name: &str, severity: &str) -> Vec<String> {
     let topics = part["findings"].as_array().unwrap().iter();
     let listed =
         topics.filter(|topic| topic["name"] == name).flat_map(|t| t["listed"].as_array().unwrap());
@@ -44,9 +44,18 @@ fn objects(part: &Value, name: &str, severity: &str) -> Vec<String> {
 }
 
 /// Returns the objects with a finding of this name, however bad.
-fn all(part: &Value, name: &str) -> Vec<String> {
+pub(crate) fn all(part: &Value, name: &str) -> Vec<String> {
     let of = |severity| objects(part, name, severity);
     [of("critical"), of("warning"), of("note")].concat()
+}
+
+/// Returns the evidence of the worst finding about an object.
+#[track_caller]
+pub(crate) fn evidence(part: &Value, of: &str) -> String {
+    let topics = part["findings"].as_array().unwrap().iter();
+    let mut listed = topics.flat_map(|topic| topic["listed"].as_array().unwrap());
+    let found = listed.find(|finding| finding["object"] == of);
+    found.unwrap_or_else(|| panic!("{of}: {part:#}"))["evidence"].as_str().unwrap().to_owned()
 }
 
 const OBJECTS: &str = "
@@ -63,7 +72,7 @@ const OBJECTS: &str = "
 
 #[test]
 fn every_version_is_reported_on_by_whoever_asks_and_what_is_not_known_is_said() {
-    for major in [15, 16, 17, 18] {
+    for major in [14, 15, 16, 17, 18] {
         let cluster = Cluster::start(&other_major(major), &[], &[]);
         let database = cluster.database();
         cluster.sql(
@@ -175,12 +184,6 @@ fn an_unused_index_is_a_candidate_with_what_speaks_for_it_and_no_size_is_made_up
         "",
     );
     site.sql("SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT x FROM t WHERE x = 3");
-    let evidence = |part: &Value, of: &str| {
-        let topics = part["findings"].as_array().unwrap().iter();
-        let mut listed = topics.flat_map(|topic| topic["listed"].as_array().unwrap());
-        let found = listed.find(|finding| finding["object"] == of);
-        found.unwrap_or_else(|| panic!("{of}: {part:#}"))["evidence"].as_str().unwrap().to_owned()
-    };
     crate::support::running::eventually("the scan is counted", || {
         (site.sql("SELECT idx_scan FROM pg_stat_user_indexes WHERE indexrelname = 't_used'") == "1")
             .then_some(())

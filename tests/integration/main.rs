@@ -21,6 +21,8 @@ mod cleanup_sessions_incident;
 mod cli;
 mod config;
 mod db_maintain;
+mod db_maintain_findings;
+mod db_maintain_limits;
 mod db_maintain_reindex;
 mod db_maintain_report;
 mod demo;

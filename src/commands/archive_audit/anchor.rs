@@ -1,11 +1,11 @@
 //! The anchor in a file: read before a verification, written anew after one that found nothing.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use crate::archive::verify::Anchor;
+use crate::commands::file;
 
 /// An anchor, and where it is kept.
 pub(super) struct AnchorFile {
@@ -29,18 +29,8 @@ impl AnchorFile {
 
     /// Takes the file's place.
     pub(super) fn write(&self) -> anyhow::Result<()> {
-        let write = || -> anyhow::Result<()> {
-            let dir = match self.path.parent() {
-                Some(dir) if !dir.as_os_str().is_empty() => dir,
-                _ => Path::new("."),
-            };
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            file.write_all(&serde_json::to_vec_pretty(&self.anchor)?)?;
-            file.write_all(b"\n")?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            Ok(())
-        };
-        write().with_context(|| format!("failed to write `{}`", self.path.display()))
+        let mut content = serde_json::to_vec_pretty(&self.anchor)?;
+        content.push(b'\n');
+        file::put(&self.path, &content, file::OWN)
     }
 }

@@ -4,6 +4,8 @@
 
 use std::sync::Mutex;
 
+use indicatif::ProgressStyle;
+
 use crate::cli::db_maintain::{DbMaintainArgs, DbMaintainCommand, MaintainWhat, PlanFormat};
 use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
@@ -154,7 +156,11 @@ fn carry_out(
         let noted = context.history.note_ahead(name, &Work::figures(work));
         noted.map_err(|error| error.in_full())
     };
-    let show = |text: String| context.progress.set_message(format!("{name} {text}"));
+    // How much is to be read in all is known to nobody.
+    if let Ok(style) = ProgressStyle::with_template("{msg}") {
+        context.progress.set_style(style);
+    }
+    let show = |text: String| context.progress.set_message(format!("{name}: {text}"));
     let manner = Manner {
         target,
         server,

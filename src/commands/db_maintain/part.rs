@@ -216,11 +216,7 @@ fn became(done: &Done) -> String {
         (End::Done, Some(before), Some(after)) => {
             format!("{} became {}", bytes(before), bytes(after))
         }
-        (End::Done, ..) => "done".to_owned(),
-        (End::Locked, ..) => "somebody has it locked".to_owned(),
-        (End::Left(why), ..) => format!("left: {why}"),
-        (End::Cancelled, ..) => "cancelled".to_owned(),
-        (End::Failed(why), ..) => format!("FAILED: {why}"),
+        _ => done.end.to_string(),
     }
 }
 

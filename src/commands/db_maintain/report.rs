@@ -1,13 +1,7 @@
 //! `opsctl db-maintain report`: only looks, also at a standby.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
-
-use anyhow::Context as _;
-
 use crate::cli::db_maintain::{MaintainReportArgs, ReportFormat};
-use crate::commands::{Context, Report, Silence, open};
+use crate::commands::{Context, Report, Silence, file, open};
 use crate::config::Config;
 use crate::db::Target;
 use crate::exit::{Exit, Failure};
@@ -57,7 +51,7 @@ pub(super) fn run(
     };
     let mut json = json;
     if let Some(path) = &args.out {
-        put(path, &text).with_context(|| format!("failed to write `{}`", path.display()))?;
+        file::put(path, text.as_bytes(), file::READABLE)?;
         text = format!("{}\n", path.display());
         json = serde_json::json!({ "out": path });
     }
@@ -125,15 +119,4 @@ fn whole(context: &Context, exit: Exit, json: &serde_json::Value) -> anyhow::Res
 fn words(seen: &[Seen], failed: &[(String, String)]) -> String {
     let failed = failed.iter().map(|(name, why)| format!("{name}: FAILED: {why}\n"));
     failed.chain(seen.iter().map(report::text::text)).collect::<Vec<_>>().join("\n")
-}
-
-/// Writes a file beside its place and renames it, so that nobody reads a half.
-fn put(path: &Path, text: &str) -> anyhow::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temporary = tempfile::NamedTempFile::new_in(dir)?;
-    temporary.write_all(text.as_bytes())?;
-    temporary.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path)?;
-    Ok(())
 }

@@ -7,7 +7,7 @@ use super::{Act, Advice, Class};
 use crate::maintain::bloat::{self, Best};
 use crate::maintain::leftover::{self, Verdict};
 use crate::maintain::look::{Index, Table};
-use crate::maintain::need::approximate;
+use crate::maintain::need::{self, approximate};
 
 /// From this size on, and this much waste, a table is worth a word.
 const LARGE: u64 = 64 << 20;
@@ -20,7 +20,7 @@ impl Planning<'_> {
             return;
         };
         let Some(current) = bloat::ratio(table.bytes, table.main.rows) else { return };
-        let expected = Some(bloat::expected_row(width));
+        let expected = Some(bloat::expected_row(width, need::fillfactor(&table.main)));
         let Some(waste) = bloat::waste(current, None, expected).filter(|w| *w >= TABLE_WASTE)
         else {
             return;
@@ -91,25 +91,38 @@ impl Planning<'_> {
             };
             let why =
                 format!("{waste:.0} % of {} is waste {against}", crate::text::bytes(index.bytes));
-            if index.needs_lock {
-                self.advice.push(Advice {
-                    object: name,
-                    why: format!("{why}; it cannot be built anew beside its table's work"),
-                    sql: format!("REINDEX INDEX {};", index.name.quoted()),
-                    blocks: "all writes to its table, and queries that would use it".to_owned(),
-                });
-            } else if self.wish.reindex {
+            if self.wish.reindex && !index.needs_lock && !self.look.server.damages_indexes() {
                 let wasted = approximate(index.bytes) * waste / 100.0;
                 self.add(Act::Reindex(index.clone()), Class::Bloat, wasted, vec![why], index.bytes);
-            } else {
-                self.advice.push(Advice {
-                    object: name,
-                    why: format!("{why}; `--reindex` builds it anew"),
-                    sql: format!("REINDEX INDEX CONCURRENTLY {};", index.name.quoted()),
-                    blocks: "nobody; it waits for older transactions".to_owned(),
-                });
+                continue;
             }
+            let (concurrently, blocks) = if index.needs_lock {
+                ("", "all writes to its table, and queries that would use it")
+            } else {
+                (" CONCURRENTLY", "nobody; it waits for older transactions")
+            };
+            self.advice.push(Advice {
+                object: name,
+                why: format!("{why}; {}", self.instead(index)),
+                sql: format!("REINDEX INDEX{concurrently} {};", index.name.quoted()),
+                blocks: blocks.to_owned(),
+            });
         }
+    }
+
+    /// Says why a bloated index is not built anew here.
+    fn instead(&self, index: &Index) -> String {
+        let server = &self.look.server;
+        if index.needs_lock {
+            return "it cannot be built anew beside its table's work".to_owned();
+        }
+        if server.damages_indexes() {
+            return format!(
+                "PostgreSQL {} damages indexes that it builds CONCURRENTLY: update to 14.4 or later first",
+                server.version
+            );
+        }
+        "`--reindex` builds it anew".to_owned()
     }
 }
 

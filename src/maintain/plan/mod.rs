@@ -11,6 +11,8 @@ use crate::config::Maintain;
 
 mod decide;
 mod indexes;
+mod parents;
+mod table;
 #[cfg(test)]
 mod tests;
 

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::db::ServerVersion;
-use crate::maintain::Server;
 use crate::maintain::look::{Look, Table};
 use crate::maintain::need::{Counts, Settings};
+use crate::maintain::{Home, Server};
 
 fn name(name: &str) -> Name {
     Name { schema: "public".to_owned(), name: name.to_owned() }
@@ -42,6 +42,7 @@ fn look(major: u32, tables: Vec<Table>) -> Look {
             is_standby: false,
             role: "postgres".to_owned(),
             may_monitor: true,
+            home: Home::Here,
         },
         settings: Settings::default(),
         tables,

@@ -21,6 +21,7 @@ table { border-collapse: collapse; width: 100%; margin: 0.5rem 0 1.5rem; }
 caption { text-align: left; padding: 0.25rem 0; }
 th, td { text-align: left; vertical-align: top; padding: 0.3rem 0.6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; }
+thead th, .critical, .warning, .unknown, .note { overflow-wrap: normal; } th[scope=row] { min-width: 12rem; }
 .critical { color: var(--critical); font-weight: bold; } .warning { color: var(--warning); font-weight: bold; }
 svg { fill: var(--bar); stroke: none; } polyline { fill: none; stroke: var(--bar); stroke-width: 1.5; }";
 

@@ -63,7 +63,7 @@ fn waste(look: &Look) -> Vec<Finding> {
             unknown += 1;
             continue;
         };
-        let expected = Some(bloat::expected_row(width));
+        let expected = Some(bloat::expected_row(width, need::fillfactor(&table.main)));
         let current = bloat::ratio(table.bytes, table.main.rows);
         // How much lies in TOAST is in no statistics.
         let current = current.filter(|_| table.toast.is_none());

@@ -298,9 +298,13 @@ pub(crate) fn installed() -> PathBuf {
 
 /// Returns the programs of another major, installing it first if need be.
 pub(crate) fn other_major(major: u32) -> PathBuf {
+    version(&major.to_string())
+}
+
+/// Returns the programs of a version that `install-postgres.sh` knows.
+pub(crate) fn version(version: &str) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-postgres.sh");
-    let output =
-        stock(Command::new("bash").arg(script).arg(major.to_string()).stdin(Stdio::null()));
+    let output = stock(Command::new("bash").arg(script).arg(version).stdin(Stdio::null()));
     PathBuf::from(output.lines().last().expect("install-postgres.sh says where"))
 }
 

@@ -65,19 +65,7 @@ impl Site {
 
     /// Begins a transaction of somebody else's that does this, and waits until it has done it.
     pub(crate) fn somebody(&self, sql: &str) -> Somebody {
-        let mut psql = self.cluster.program("psql");
-        psql.args(["-XAtqv", "ON_ERROR_STOP=1", "-d", &self.database, "-c", "BEGIN", "-c", sql]);
-        psql.args(["-c", "SET application_name = 'somebody'", "-f", "-"]);
-        let child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-        eventually("somebody has begun", || {
-            let sql = format!(
-                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'somebody' AND state = 'idle in transaction' \
-                 AND datname = '{}'",
-                self.database
-            );
-            (self.cluster.sql("postgres", &sql) != "0").then_some(())
-        });
-        Somebody { child }
+        Somebody::begin(self.cluster, &self.database, sql)
     }
 
     /// Waits until no session of a cleaning is left in the server.
@@ -98,6 +86,22 @@ pub(crate) struct Somebody {
 }
 
 impl Somebody {
+    /// Begins it in any database, and waits until it has done `sql`.
+    pub(crate) fn begin(cluster: &Cluster, database: &str, sql: &str) -> Somebody {
+        let mut psql = cluster.program("psql");
+        psql.args(["-XAtqv", "ON_ERROR_STOP=1", "-d", database, "-c", "BEGIN", "-c", sql]);
+        psql.args(["-c", "SET application_name = 'somebody'", "-f", "-"]);
+        let child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        eventually("somebody has begun", || {
+            let sql = format!(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'somebody' AND state = 'idle in transaction' \
+                 AND datname = '{database}'"
+            );
+            (cluster.sql("postgres", &sql) != "0").then_some(())
+        });
+        Somebody { child }
+    }
+
     /// Commits instead.
     pub(crate) fn commit(mut self) {
         self.child.stdin.as_mut().unwrap().write_all(b"COMMIT;\n").unwrap();
