@@ -118,6 +118,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("maintain::need", &[]),
     ("maintain::bloat", &[]),
     ("maintain::report::growth", &["clock"]),
+    (
+        "doctor",
+        &[
+            "child",
+            "clock",
+            "db",
+            "environment",
+            "health::postgres::Row",
+            "host::file_system",
+            "secret",
+            "stop",
+            "storage",
+            "text",
+        ],
+    ),
+    ("doctor::crontab", &[]),
+    ("doctor::started", &["config::Scheduled", "config::Times"]),
     // One invocation.
     (
         "failure",
@@ -134,7 +151,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("cli", &["clock", "config", "exit", "health::kind", "log"]),
+    ("cli", &["clock", "config", "doctor::Area", "exit", "health::kind", "log"]),
     (
         "commands",
         &[
@@ -144,6 +161,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "db",
+            "doctor",
             "environment",
             "exit",
             "failure",
@@ -197,6 +215,7 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("cleanup-sessions", "cron", "`schedule print` has it where [sessions] has rules"),
     ("db-maintain", "cron", "`schedule print` has it where there is [maintain]"),
     ("config", "cron", "people ask for it"),
+    ("doctor", "cron", "people ask for it, when something was changed"),
     ("demo", "runbook", "nobody depends on it"),
     ("demo", "cron", "people ask for it"),
     ("history", "runbook", "it answers questions of other runbooks"),

@@ -23,6 +23,7 @@ mod db_maintain;
 mod db_maintain_reindex;
 mod db_maintain_report;
 mod demo;
+mod doctor;
 mod documents;
 mod exit_statuses;
 mod faults;
