@@ -30,6 +30,7 @@ test='radosgw                 radosgw
       openssl                 openssl
       curl                    curl
       openssh-client          ssh-keygen
+      cron                    cron
       systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
       nodejs                  node

@@ -2,8 +2,8 @@
 //! at night, that people run by hand during incidents, and that CI runs as a check. In this version it takes
 //! backups, proves that what lies in their repositories is what was dumped, by restoring it if asked, restores them,
 //! cleans expired sessions, does the maintenance that autovacuum left, archives old audit rows as evidence, remembers what
-//! ran, says what is late, asks everything that the person on call looks at first, tells whoever should know, and prints what
-//! starts all of it.
+//! ran, says what is late, asks everything that the person on call looks at first, tells whoever should know, prints what
+//! starts all of it, and says what is wrong with its own installation.
 //! This page is the map.
 //!
 //! # Promises
@@ -57,7 +57,7 @@
 //! | evidence | the rows of a segment as lines that anybody can read and hash | |
 //! | copy | the rows of a segment as Parquet, for questions; no evidence | |
 //! | anchor | the newest segment that was seen, written down elsewhere | checkpoint |
-//! | finding | one thing that a verification found not as it should be | problem |
+//! | finding | one thing that a verification, or `doctor`, found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
 //! | report | what a run says at its end on stdout, as text or JSON | output |
 //!
@@ -100,6 +100,10 @@
 //!   postgres network       what is asked of a server; of names, ports, certificates, Redis, queues
 //!   host service log       what the figures of the machine, its services and its logs mean
 //!   operations             backups, their proof, repositories, the schedule
+//! doctor/                  what is wrong with an installation, and what to do:
+//!   examine                asking every part at once
+//!   files database probe host    what is looked at: who may read, what a role and a storage allow, room, crontabs
+//!   crontab started        lines of crontabs; what starts what, and in which environment: pure
 //! db/ storage/ child       connect, copy, lock; put, get, list, remove; programs. No configuration, no command
 //! network/ http            names, ports, certificates, Redis, queues of messages: looked at, not judged; requests
 //! host/ service/ logs/     figures of the machine; what Docker and systemd say; the lines of a window, counted
@@ -190,6 +194,7 @@
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what becomes of a ping or of metrics changes no result | `a_monitor_that_is_not_there_changes_nothing`, `a_monitor_that_hangs_holds_nobody_for_long`, `a_pushgateway_that_hangs_or_is_gone_is_a_warning` |
 //! | a refused run does not speak for the one at work | `a_refused_run_leaves_the_word_to_the_one_at_work_and_a_killed_one_says_no_more` |
+//! | a probe of a right leaves nothing behind, and says so where it must | `a_sound_installation_has_no_findings`, `what_a_bucket_refuses_is_said_and_a_lock_is_seen` |
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
@@ -245,6 +250,7 @@ mod commands;
 mod compression;
 mod config;
 mod db;
+mod doctor;
 mod encryption;
 mod environment;
 mod exit;

@@ -120,6 +120,23 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("maintain::bloat", &[]),
     ("maintain::latency", &[]),
     ("maintain::report::growth", &["clock"]),
+    (
+        "doctor",
+        &[
+            "child",
+            "clock",
+            "db",
+            "environment",
+            "health::postgres::Row",
+            "host::file_system",
+            "secret",
+            "stop",
+            "storage",
+            "text",
+        ],
+    ),
+    ("doctor::crontab", &[]),
+    ("doctor::started", &["config::Scheduled", "config::Times"]),
     // One invocation.
     (
         "failure",
@@ -136,7 +153,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("cli", &["clock", "config", "exit", "health::kind", "log"]),
+    ("cli", &["clock", "config", "doctor::Area", "exit", "health::kind", "log"]),
     (
         "commands",
         &[
@@ -146,6 +163,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cli",
             "config",
             "db",
+            "doctor",
             "environment",
             "exit",
             "failure",
@@ -199,6 +217,7 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("cleanup-sessions", "cron", "`schedule print` has it where [sessions] has rules"),
     ("db-maintain", "cron", "`schedule print` has it where there is [maintain]"),
     ("config", "cron", "people ask for it"),
+    ("doctor", "cron", "people ask for it, when something was changed"),
     ("demo", "runbook", "nobody depends on it"),
     ("demo", "cron", "people ask for it"),
     ("history", "runbook", "it answers questions of other runbooks"),

@@ -17,9 +17,11 @@ use db_maintain::DbMaintainArgs;
 pub(crate) mod archive_audit;
 pub(crate) mod cleanup_sessions;
 pub(crate) mod db_maintain;
+mod doctor;
 mod health_check;
 mod schedule;
 
+pub(crate) use doctor::DoctorArgs;
 pub(crate) use health_check::{
     ExplainArgs, Format, HealthCheckArgs, HealthCheckCommand, IncidentArgs, ServeArgs,
 };
@@ -86,6 +88,7 @@ pub(crate) enum Command {
     Silence(SilenceArgs),
     Notify(NotifyArgs),
     Schedule(ScheduleArgs),
+    Doctor(DoctorArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
@@ -102,6 +105,7 @@ const ABOUT_OPSCTL: &[&str] = &[
     "notify",
     "notify test",
     "schedule",
+    "doctor",
     "config",
     "demo",
 ];
@@ -154,6 +158,7 @@ impl Command {
             }
             Command::Notify(_) => "notify test",
             Command::Schedule(_) => "schedule",
+            Command::Doctor(_) => "doctor",
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }

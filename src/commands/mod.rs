@@ -30,6 +30,7 @@ mod cleanup_sessions;
 mod config_command;
 mod db_maintain;
 mod demo;
+mod doctor;
 mod exclusive;
 mod expected;
 mod file;
@@ -144,6 +145,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Silence(args) => silence::run(context, &args),
         Command::Notify(args) => notify_command::run(context, &args),
         Command::Schedule(args) => schedule_command::run(context, &args),
+        Command::Doctor(args) => doctor::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     };

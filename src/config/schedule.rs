@@ -198,6 +198,14 @@ impl FromStr for When {
 }
 
 impl Times {
+    /// Reads the five fields of a crontab's line; nothing if `[schedule]` would not take them.
+    pub(crate) fn read(text: &str) -> Option<Times> {
+        match text.parse() {
+            Ok(When::At(times)) => Some(times),
+            _ => None,
+        }
+    }
+
     /// Returns the first time after a moment; none if there is none in the years that can be looked through.
     pub(crate) fn after(&self, moment: Moment) -> Option<Moment> {
         let local = moment.with_timezone(&chrono::Local);

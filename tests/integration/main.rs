@@ -26,6 +26,7 @@ mod db_maintain_limits;
 mod db_maintain_reindex;
 mod db_maintain_report;
 mod demo;
+mod doctor;
 mod documents;
 mod exit_statuses;
 mod faults;
