@@ -42,17 +42,21 @@ as_server "$PG_BIN/pg_ctl" -D "$dir/data" -s -w -l "$dir/data/log" \
     -o "-k $dir -c listen_addresses= -c shared_buffers=512MB -c max_wal_size=8GB -c autovacuum=off" start
 export PGHOST=$dir PGUSER=postgres PGDATABASE=postgres PYTHONPATH=$readers PYTHONDONTWRITEBYTECODE=1
 say "making $rows rows"
-"$PG_BIN/psql" -Xqv ON_ERROR_STOP=1 <<SQL
+words='the member was dispatched to the contractor after the referral had been approved by the hall and the certificate of the apprentice
+was renewed, the address and the phone number of the journeyman were updated because the letter came back, a payment was rejected by the bank and the
+invoice was sent once more with a note about the grade, the book and the wage, then the request was closed without an answer from the employer'
+"$PG_BIN/psql" -Xqv ON_ERROR_STOP=1 -v words="$words" <<SQL
 CREATE TABLE audit_logs (id bigserial PRIMARY KEY, created_at timestamptz NOT NULL, user_id int, action text NOT NULL, entity text,
     entity_id uuid, ip inet, user_agent text, old_values jsonb, new_values jsonb);
 INSERT INTO audit_logs (created_at, user_id, action, entity, entity_id, ip, user_agent, old_values, new_values)
-SELECT timestamptz '2024-01-01 00:00Z' + n * interval '31500000 s' / $rows, (random() * 5000)::int,
+SELECT timestamptz '2024-01-01 00:00Z' + n::float8 / $rows * interval '31500000 s', (random() * 5000)::int,
     (array['login', 'update', 'create', 'view', 'delete'])[1 + n % 5], (array['dispatch', 'member', 'invoice'])[1 + n % 3],
-    md5((n / 4)::text)::uuid, inet '10.0.0.0' + (random() * 1000000)::int,
-    'Mozilla/5.0 (X11; Linux x86_64) Firefox/' || 100 + n % 30,
-    jsonb_build_object('status', n % 4, 'amount', round((random() * 1000)::numeric, 2)),
-    jsonb_build_object('status', n % 4 + 1, 'amount', round((random() * 1000)::numeric, 2), 'note', md5(random()::text))
-FROM generate_series(1, $rows) n;
+    md5((random() * 100000)::int::text)::uuid, inet '10.0.0.0' + (random() * 1000000)::int,
+    'Mozilla/5.0 (X11; Linux x86_64) Firefox/' || 100 + n % 30, old,
+    old || jsonb_build_object('status', 1 + n % 4, 'note', substr(:'words', (random() * 400)::int, (random() * 60)::int))
+FROM generate_series(1, $rows) n, LATERAL (SELECT jsonb_build_object('status', n % 4, 'amount', round((random() * 1000)::numeric, 2),
+    'name', (array['James', 'Mary', 'John', 'Linda', 'Robert', 'Susan'])[1 + (random() * 5)::int] || ' ' ||
+    (array['Smith', 'Johnson', 'Brown', 'Garcia', 'Miller', 'Davis'])[1 + n % 6]) AS old) o;
 CREATE INDEX ON audit_logs (created_at);
 VACUUM (ANALYZE) audit_logs;
 SQL

@@ -4,6 +4,8 @@
 //! concatenation is the same, `rows.ndjson.zst.000001` and so on; a single one has the plain name.
 
 use std::io::{self, BufRead as _, BufReader, Read};
+use std::sync::mpsc::{self, SyncSender};
+use std::thread::{self, JoinHandle};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::archive::folder::Folder;
 use crate::archive::manifest::{File, hex};
-use crate::compression::{Codec, Encoder};
+use crate::compression::Encoder;
 use crate::stop::Stop;
 use crate::storage::{Overwrite, Writer};
 
@@ -25,11 +27,74 @@ const OBJECT: usize = 32 << 20;
 const PIECE: u64 = 4 << 20;
 
 /// The rows of a segment in the making. Nothing is stored before there is a row.
-pub(super) struct Lines<'f> {
-    folder: &'f Folder,
-    segment: &'f str,
-    encoder: Encoder,
+///
+/// They are compressed and stored by a thread of their own, while the next ones come.
+pub(super) struct Lines {
     raw: Vec<u8>,
+    /// Nothing, instead of lines, says that these were all.
+    to: SyncSender<Option<Vec<u8>>>,
+    packing: JoinHandle<anyhow::Result<Vec<File>>>,
+}
+
+impl Lines {
+    pub(super) fn new(folder: &Folder, segment: &str) -> anyhow::Result<Lines> {
+        let mut packer = Packer {
+            folder: folder.clone(),
+            segment: segment.to_owned(),
+            encoder: Encoder::for_lines().context("failed to set up compression")?,
+            to: None,
+            files: Vec::new(),
+        };
+        let (to, from) = mpsc::sync_channel::<Option<Vec<u8>>>(1);
+        let packing = thread::spawn(move || {
+            loop {
+                match from.recv() {
+                    Ok(Some(raw)) => packer.pack(&raw)?,
+                    Ok(None) => return packer.end(),
+                    // Given up: what was begun is left as it is.
+                    Err(_) => return Ok(Vec::new()),
+                }
+            }
+        });
+        Ok(Lines { raw: Vec::with_capacity(FRAME), to, packing })
+    }
+
+    /// Adds a line, without its line feed. After an error, [`Lines::why`] knows the reason.
+    pub(super) fn push(&mut self, line: &[u8]) -> anyhow::Result<()> {
+        self.raw.extend_from_slice(line);
+        self.raw.push(b'\n');
+        if self.raw.len() >= FRAME {
+            let full = std::mem::replace(&mut self.raw, Vec::with_capacity(FRAME));
+            self.to.send(Some(full)).context("the rows cannot be stored")?;
+        }
+        Ok(())
+    }
+
+    /// Stores the rest, and returns what is stored.
+    pub(super) fn end(self) -> anyhow::Result<Vec<File>> {
+        if !self.raw.is_empty() {
+            self.to.send(Some(self.raw)).ok();
+        }
+        self.to.send(None).ok();
+        joined(self.packing)
+    }
+
+    /// Gives up, and returns why nothing more could be stored, if it could not.
+    pub(super) fn why(self) -> Option<anyhow::Error> {
+        drop(self.to);
+        joined(self.packing).err()
+    }
+}
+
+fn joined(packing: JoinHandle<anyhow::Result<Vec<File>>>) -> anyhow::Result<Vec<File>> {
+    packing.join().map_err(|_| anyhow::anyhow!("the thread that stores rows panicked"))?
+}
+
+/// Compresses lines and stores them.
+struct Packer {
+    folder: Folder,
+    segment: String,
+    encoder: Encoder,
     to: Option<To>,
     files: Vec<File>,
 }
@@ -41,23 +106,9 @@ enum To {
     Objects { pending: Vec<u8> },
 }
 
-impl<'f> Lines<'f> {
-    pub(super) fn new(folder: &'f Folder, segment: &'f str) -> anyhow::Result<Lines<'f>> {
-        let encoder = Encoder::new(Codec::Zstd(6)).context("failed to set up compression")?;
-        Ok(Lines { folder, segment, encoder, raw: Vec::new(), to: None, files: Vec::new() })
-    }
-
-    /// Adds a line, without its line feed.
-    pub(super) fn push(&mut self, line: &[u8]) -> anyhow::Result<()> {
-        self.raw.extend_from_slice(line);
-        self.raw.push(b'\n');
-        if self.raw.len() >= FRAME { self.flush() } else { Ok(()) }
-    }
-
-    fn flush(&mut self) -> anyhow::Result<()> {
-        let frame = self.encoder.encode(&self.raw).context("failed to compress")?;
-        self.raw.clear();
-        self.raw.shrink_to(2 * FRAME);
+impl Packer {
+    fn pack(&mut self, raw: &[u8]) -> anyhow::Result<()> {
+        let frame = self.encoder.encode(raw).context("failed to compress")?;
         if self.to.is_none() {
             let key = self.folder.key(&format!("{}/{ROWS}", self.segment))?;
             self.to = Some(match self.folder.storage.create(&key)? {
@@ -94,11 +145,7 @@ impl<'f> Lines<'f> {
         Ok(())
     }
 
-    /// Stores the rest, and returns what is stored.
-    pub(super) fn end(mut self) -> anyhow::Result<Vec<File>> {
-        if !self.raw.is_empty() {
-            self.flush()?;
-        }
+    fn end(mut self) -> anyhow::Result<Vec<File>> {
         match self.to.take() {
             None => {}
             Some(To::Joined { writer, sha256, bytes }) => {

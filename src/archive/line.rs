@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer as _, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use twox_hash::XxHash3_128;
 
 use crate::archive::row::{Column, Row};
@@ -49,30 +49,88 @@ fn string(text: &str, line: &mut Vec<u8>) {
     serde_json::to_writer(line, text).ok();
 }
 
-/// Reads a line back: the values, if it has exactly these columns in this order.
-pub(crate) fn read(columns: &[Column], line: &[u8]) -> Option<Vec<Option<String>>> {
-    struct Fields<'c>(&'c [Column]);
-    impl<'de> Visitor<'de> for Fields<'_> {
-        type Value = Option<Vec<Option<String>>>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object of strings")
-        }
-
-        fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Self::Value, M::Error> {
-            let mut values = Vec::with_capacity(self.0.len());
-            while let Some((name, value)) = map.next_entry::<String, Option<String>>()? {
-                if self.0.get(values.len()).is_none_or(|column| column.name != name) {
-                    return Ok(None);
-                }
-                values.push(value);
-            }
-            Ok((values.len() == self.0.len()).then_some(values))
-        }
-    }
+/// Reads a line back into a row, if it has exactly these columns in this order.
+pub(crate) fn read(columns: &[Column], line: &[u8], row: &mut Row) -> Option<()> {
+    row.clear();
     let mut reader = serde_json::Deserializer::from_slice(line);
-    let values = reader.deserialize_map(Fields(columns)).ok()??;
-    reader.end().ok().map(|()| values)
+    let is_whole = reader.deserialize_map(Fields { columns, row }).ok()?;
+    reader.end().ok().filter(|()| is_whole)
+}
+
+/// Takes an object whose names are those of the columns; the answer is whether they are.
+struct Fields<'f> {
+    columns: &'f [Column],
+    row: &'f mut Row,
+}
+
+impl<'de> Visitor<'de> for Fields<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of strings")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<bool, M::Error> {
+        for column in self.columns {
+            if map.next_key_seed(Is(&column.name))? != Some(true) {
+                return Ok(false);
+            }
+            map.next_value_seed(Into(self.row))?;
+        }
+        Ok(map.next_key_seed(Is(""))?.is_none())
+    }
+}
+
+/// Is a string this one? Nothing is allocated for the answer.
+struct Is<'n>(&'n str);
+
+impl<'de> DeserializeSeed<'de> for Is<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<bool, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Is<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a column")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        Ok(text == self.0)
+    }
+}
+
+/// Adds a string or null to a row.
+struct Into<'r>(&'r mut Row);
+
+impl<'de> DeserializeSeed<'de> for Into<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl Visitor<'_> for Into<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or null")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<(), E> {
+        self.0.push(Some(text.as_bytes()));
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        self.0.push(None);
+        Ok(())
+    }
 }
 
 /// Returns a fingerprint of a row's key, by which it is recognised.
@@ -121,17 +179,19 @@ mod tests {
     #[test]
     fn other_columns_or_another_order_are_no_row_of_the_table() {
         let columns = columns(&["a", "b"]);
-        assert!(read(&columns, br#"{"a":"1","b":null}"#).is_some());
+        let mut row = Row::default();
+        assert!(read(&columns, br#"{"a":"1","b":null}"#, &mut row).is_some());
         for wrong in [
             r#"{"b":null,"a":"1"}"#,
             r#"{"a":"1"}"#,
             r#"{"a":"1","b":null,"c":"2"}"#,
             r#"{"a":1,"b":null}"#,
+            r#"{"a":["1"],"b":null}"#,
             r#"{"a":"1","b":null} x"#,
             "[]",
             "",
         ] {
-            assert_eq!(read(&columns, wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(read(&columns, wrong.as_bytes(), &mut row), None, "{wrong}");
         }
     }
 
@@ -144,7 +204,8 @@ mod tests {
             let (columns, mut line) = (columns(&["a", "b"]), Vec::new());
             write(&columns, &row, &mut line).unwrap();
             prop_assert!(!line.contains(&b'\n'));
-            let read = read(&columns, &line).unwrap();
+            read(&columns, &line, &mut row).unwrap();
+            let read: Vec<_> = row.values().map(|v| v.map(|v| String::from_utf8(v.to_vec()).unwrap())).collect();
             prop_assert_eq!(read, values.into_iter().map(Some).collect::<Vec<_>>());
         }
     }

@@ -5,7 +5,7 @@
 //! made by the next run. `parquet.json` beside the manifest, signed as that is, says which files there are, and makes the copy exist.
 
 use std::collections::BTreeSet;
-use std::fs::File as Spool;
+use std::fs;
 use std::io::{Read as _, Seek as _};
 
 use anyhow::Context as _;
@@ -15,8 +15,8 @@ use crate::archive::evidence;
 use crate::archive::folder::{Contents, Folder, Segment};
 use crate::archive::line;
 use crate::archive::manifest::{File, MAX_MANIFEST, Manifest, hex, sha256};
-use crate::archive::parquet::{self, Error, Writer};
-use crate::archive::row::Column;
+use crate::archive::parquet;
+use crate::archive::row::{Column, Row};
 use crate::archive::run::{Request, seal};
 use crate::archive::signature::{SUFFIX, Signers};
 use crate::archive::verify::{Finding, Kind};
@@ -51,34 +51,25 @@ pub(crate) struct Record {
     pub(crate) files: Vec<File>,
 }
 
-/// Makes the copy of a segment, or completes the one that a killed run began. Returns the record.
+/// Makes the copy of a segment, or completes the one that a killed run began, of `spool` or of what is read. Returns the record.
 pub(super) fn make(
     request: &Request<'_>,
     segment: &Segment,
     manifest: &Manifest,
+    spool: Option<Spool>,
 ) -> anyhow::Result<Record> {
-    let mut kinds: Vec<parquet::Kind> =
-        manifest.columns.iter().map(|c| parquet::Kind::of(&c.type_name)).collect();
-    let spooled = loop {
-        match spool(request, segment, manifest, &kinds)? {
-            Ok(spooled) => break spooled,
-            Err(column) => {
-                let (from, to) = (kinds[column].name(), parquet::Kind::Text.name());
-                let name = &manifest.columns[column].name;
-                tracing::info!(
-                    "{}: `{name}` is {to} in Parquet: a value is no {from}",
-                    segment.name
-                );
-                kinds[column] = parquet::Kind::Text;
-            }
-        }
+    let spool = match spool {
+        Some(spool) => spool,
+        None => read(request, segment, manifest)?,
     };
-    let mut files = Vec::with_capacity(spooled.len());
-    let mut keys = Vec::new();
-    for (number, mut spool) in (1..).zip(spooled) {
+    let columns = manifest.columns.iter().zip(&spool.kinds);
+    let columns = columns.map(|(c, kind)| Column { name: c.name.clone(), type_name: kind.name() });
+    let columns = columns.collect();
+    let (mut files, mut keys) = (Vec::new(), Vec::new());
+    for (number, mut file) in (1..).zip(spool.end()?) {
         request.stop.check()?;
         let mut content = Vec::new();
-        spool.rewind().and_then(|()| spool.read_to_end(&mut content)).context(SPOOL)?;
+        file.rewind().and_then(|()| file.read_to_end(&mut content)).context(SPOOL)?;
         let name = file_name(&segment.name, manifest, number);
         let file = File { name, bytes: content.len() as u64, sha256: sha256(&content) };
         keys.push(request.folder.key(&file.name)?);
@@ -87,13 +78,11 @@ pub(super) fn make(
         anyhow::ensure!(is_there, "what was stored of `{}` is not what comes back", file.name);
         files.push(file);
     }
-    let columns = manifest.columns.iter().zip(&kinds);
-    let columns = columns.map(|(c, kind)| Column { name: c.name.clone(), type_name: kind.name() });
     let record = Record {
         version: VERSION,
         manifest_sha256: segment.sha256.clone(),
         rows: manifest.rows,
-        columns: columns.collect(),
+        columns,
         files,
     };
     let mut json = serde_json::to_vec_pretty(&record).context("failed to write the record")?;
@@ -102,55 +91,90 @@ pub(super) fn make(
     Ok(record)
 }
 
+/// Reads the evidence of a segment back, again for each column that turns out to hold what does not fit.
+fn read(request: &Request<'_>, segment: &Segment, manifest: &Manifest) -> anyhow::Result<Spool> {
+    let mut kinds = Spool::new(manifest).kinds;
+    loop {
+        let mut spool = Spool { kinds: kinds.clone(), ..Spool::new(manifest) };
+        let mut row = Row::default();
+        let (files, stop) = (&manifest.files, request.stop);
+        let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
+            line::read(&manifest.columns, text, &mut row).context("a line is no row")?;
+            Ok(spool.push(text, &row)?)
+        });
+        match reading {
+            Ok(reading) => {
+                reading.whole(&segment.name)?;
+                return Ok(spool);
+            }
+            Err(error) => match error.downcast::<parquet::Error>()? {
+                parquet::Error::Unfaithful(n) => {
+                    let (name, from) = (&manifest.columns[n].name, kinds[n].name());
+                    tracing::info!(
+                        "{}: `{name}` is text in Parquet: a value is no {from}",
+                        segment.name
+                    );
+                    kinds[n] = parquet::Kind::Text;
+                }
+                error => return Err(error.into()),
+            },
+        }
+    }
+}
+
+/// The Parquet files of a segment in the making: local ones without a name.
+pub(super) struct Spool {
+    names: Vec<String>,
+    kinds: Vec<parquet::Kind>,
+    done: Vec<fs::File>,
+    writer: Option<parquet::Writer<fs::File>>,
+    /// The bytes of lines that the writer got.
+    lines: u64,
+}
+
+impl Spool {
+    pub(super) fn new(manifest: &Manifest) -> Spool {
+        Spool {
+            names: manifest.columns.iter().map(|column| column.name.clone()).collect(),
+            kinds: manifest.columns.iter().map(|c| parquet::Kind::of(&c.type_name)).collect(),
+            done: Vec::new(),
+            writer: None,
+            lines: 0,
+        }
+    }
+
+    /// Adds a row, of which `text` is the line. After an error it is of no use.
+    pub(super) fn push(&mut self, text: &[u8], row: &Row) -> Result<(), parquet::Error> {
+        let mut writer = if let Some(writer) = self.writer.take() {
+            writer
+        } else {
+            let names = self.names.iter().map(String::as_str);
+            let columns: Vec<_> = names.zip(self.kinds.iter().copied()).collect();
+            let to = tempfile::tempfile().map_err(parquet::Error::Spool)?;
+            parquet::Writer::new(to, &columns)?
+        };
+        writer.push(row.values())?;
+        self.lines += text.len() as u64;
+        if self.lines >= FILE_BYTES {
+            self.done.push(writer.end()?);
+            self.lines = 0;
+        } else {
+            self.writer = Some(writer);
+        }
+        Ok(())
+    }
+
+    fn end(mut self) -> Result<Vec<fs::File>, parquet::Error> {
+        self.done.extend(self.writer.map(parquet::Writer::end).transpose()?);
+        Ok(self.done)
+    }
+}
+
 /// Returns the name of a file below the folder of the table.
 fn file_name(segment: &str, manifest: &Manifest, number: usize) -> String {
     let month = manifest.window.from.format("%Y-%m");
     let name = segment.rsplit('/').next().unwrap_or(segment);
     format!("{FOLDER}archive_month={month}/{name}.{number:06}.parquet")
-}
-
-/// Writes the files to local ones without a name; or returns the first column that holds a value which does not fit.
-fn spool(
-    request: &Request<'_>,
-    segment: &Segment,
-    manifest: &Manifest,
-    kinds: &[parquet::Kind],
-) -> anyhow::Result<Result<Vec<Spool>, usize>> {
-    let names = manifest.columns.iter().map(|column| column.name.as_str());
-    let columns: Vec<(&str, parquet::Kind)> = names.zip(kinds.iter().copied()).collect();
-    let begin = || -> anyhow::Result<Writer<Spool>> {
-        Ok(Writer::new(tempfile::tempfile().context(SPOOL)?, &columns)?)
-    };
-    let (mut done, mut lines) = (Vec::new(), 0);
-    let mut writer: Option<Writer<Spool>> = None;
-    let (files, stop) = (&manifest.files, request.stop);
-    let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
-        let values = line::read(&manifest.columns, text).context("a line is no row")?;
-        let mut to = match writer.take() {
-            Some(writer) => writer,
-            None => begin()?,
-        };
-        to.push(values.iter().map(|value| value.as_deref().map(str::as_bytes)))?;
-        lines += text.len() as u64;
-        if lines >= FILE_BYTES {
-            done.push(to.end()?);
-            lines = 0;
-        } else {
-            writer = Some(to);
-        }
-        Ok(())
-    });
-    let reading = match reading {
-        Ok(reading) => reading,
-        Err(error) => match error.downcast::<Error>() {
-            Ok(Error::Unfaithful(column)) => return Ok(Err(column)),
-            Ok(error) => return Err(error.into()),
-            Err(error) => return Err(error),
-        },
-    };
-    reading.whole(&segment.name)?;
-    done.extend(writer.map(Writer::end).transpose()?);
-    Ok(Ok(done))
 }
 
 /// Reads a file back: is it the one of the record?

@@ -30,8 +30,7 @@ pub(crate) struct Malformed;
 impl Row {
     /// Takes the values of a line of COPY's, with or without its line feed.
     pub(crate) fn read(&mut self, line: &[u8]) -> Result<(), Malformed> {
-        self.bytes.clear();
-        self.fields.clear();
+        self.clear();
         let line = line.strip_suffix(b"\n").unwrap_or(line);
         for field in line.split(|byte| *byte == b'\t') {
             if field == b"\\N" {
@@ -43,6 +42,19 @@ impl Row {
             self.fields.push(Some(start..self.bytes.len()));
         }
         Ok(())
+    }
+
+    /// Forgets all values.
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.fields.clear();
+    }
+
+    /// Adds a value.
+    pub(crate) fn push(&mut self, value: Option<&[u8]>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.fields.push(value.map(|_| start..self.bytes.len()));
     }
 
     fn unescape(&mut self, mut field: &[u8]) -> Result<(), Malformed> {

@@ -4,6 +4,8 @@
 //! when its manifest does, and the next run makes anew, under another name, what never came so far.
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,10 +15,10 @@ use crate::archive::folder::{Contents, Folder, Segment};
 use crate::archive::line::{self, fingerprint};
 use crate::archive::manifest::{File, MANIFEST, Manifest, Merkle, Place, hex, sha256};
 use crate::archive::merkle::{Roots, Tree};
-use crate::archive::query_copy;
+use crate::archive::query_copy::{self, Spool};
 use crate::archive::row::Row;
 use crate::archive::signature::{SUFFIX, Signer, Signers};
-use crate::archive::source::{Keys, Source, positions};
+use crate::archive::source::{Facts, Keys, Source, positions};
 use crate::archive::verify::{self, Finding};
 use crate::archive::window::{self, Window};
 use crate::clock::Moment;
@@ -102,19 +104,20 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
     if !request.dry_run {
         beside(request)?;
     }
-    for window in late(request, &contents, &mut source)? {
-        let known = archived_keys(request, &contents, window)?;
-        outcome.segments.extend(segment(
-            request,
-            &mut contents,
-            &mut source,
-            window,
-            Some(&known),
-        )?);
-    }
-    for window in new {
-        outcome.segments.extend(segment(request, &mut contents, &mut source, window, None)?);
-    }
+    let late = late(request, &contents, &mut source)?;
+    let windows = late.into_iter().map(|window| (window, true));
+    let windows: Vec<_> = windows.chain(new.into_iter().map(|window| (window, false))).collect();
+    let added = thread::scope(|scope| {
+        let (to, from) = mpsc::sync_channel(1);
+        let (contents, outcome) = (&contents, &mut outcome);
+        let finishing = scope.spawn(move || finish(request, contents, &from, outcome));
+        let exported = export(request, contents, &mut source, &windows, &to);
+        drop(to);
+        // When the second half failed the first one only says that nobody listens.
+        let finished = finishing.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        finished.and_then(|segments| exported.map(|()| segments))
+    })?;
+    contents.segments.extend(added);
     if audit.parquet {
         copies(request, &mut contents, &mut outcome)?;
     }
@@ -127,19 +130,28 @@ fn copies(
     contents: &mut Contents,
     outcome: &mut Outcome,
 ) -> anyhow::Result<()> {
-    for segment in contents.segments.iter_mut().filter(|segment| !segment.has_copy) {
-        let Ok(manifest) = &segment.manifest else { continue };
-        if manifest.rows == 0 {
-            continue;
-        }
-        if !request.dry_run {
-            let copy = query_copy::make(request, segment, manifest);
-            copy.with_context(|| format!("failed to make Parquet of segment {}", segment.name))?;
-            segment.has_copy = true;
-        }
-        outcome.copies += 1;
+    for segment in &mut contents.segments {
+        outcome.copies += usize::from(copy(request, segment, None)?);
     }
     Ok(())
+}
+
+/// Makes the copy of a segment, unless it is there or there are no rows; in a dry run only the answer is given, whether it is made.
+fn copy(
+    request: &Request<'_>,
+    segment: &mut Segment,
+    spool: Option<Spool>,
+) -> anyhow::Result<bool> {
+    let Ok(manifest) = &segment.manifest else { return Ok(false) };
+    if segment.has_copy || manifest.rows == 0 {
+        return Ok(false);
+    }
+    if !request.dry_run {
+        query_copy::make(request, segment, manifest, spool)
+            .with_context(|| format!("failed to make Parquet of segment {}", segment.name))?;
+        segment.has_copy = true;
+    }
+    Ok(true)
 }
 
 /// Returns the windows that are archived, and whose rows in the table are not just those that are archived.
@@ -180,7 +192,7 @@ fn archived_keys(
     contents: &Contents,
     window: Window,
 ) -> anyhow::Result<HashSet<u128>> {
-    let mut known = HashSet::new();
+    let (mut known, mut row) = (HashSet::new(), Row::default());
     for segment in &contents.segments {
         let Ok(manifest) = &segment.manifest else { continue };
         if manifest.window != window {
@@ -189,9 +201,8 @@ fn archived_keys(
         let key = positions(&manifest.columns, &manifest.key);
         let (files, stop) = (&manifest.files, request.stop);
         let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
-            let values = line::read(&manifest.columns, text).context("a line is no row")?;
-            let key = key.iter().map(|n| values.get(*n)?.as_deref().map(str::as_bytes));
-            known.insert(fingerprint(key));
+            line::read(&manifest.columns, text, &mut row).context("a line is no row")?;
+            known.insert(fingerprint(key.iter().map(|n| row.get(*n))));
             Ok(())
         })?;
         reading.whole(&segment.name)?;
@@ -199,33 +210,93 @@ fn archived_keys(
     Ok(known)
 }
 
-/// Makes a segment of a window, of the rows that are not `known`; without late rows there is none.
-fn segment(
-    request: &Request<'_>,
-    contents: &mut Contents,
-    source: &mut Source,
+/// The rows of a window are stored; what is left is to prove it and to make a segment of them.
+struct Exported {
+    name: String,
     window: Window,
-    known: Option<&HashSet<u128>>,
-) -> anyhow::Result<Option<Archived>> {
-    request.stop.check()?;
-    let name = contents.new_name(window);
-    let written = write(request, &name, source, window, known)?;
-    if known.is_some() && written.keys.rows == 0 {
-        return Ok(None);
+    late: bool,
+    facts: Facts,
+    written: Written,
+}
+
+/// Stores the rows of windows, one after the other, and hands each over. Of a late one without late rows nothing is made.
+fn export(
+    request: &Request<'_>,
+    contents: &Contents,
+    source: &mut Source,
+    windows: &[(Window, bool)],
+    to: &SyncSender<Exported>,
+) -> anyhow::Result<()> {
+    for (window, late) in windows.iter().copied() {
+        request.stop.check()?;
+        let known = if late { Some(archived_keys(request, contents, window)?) } else { None };
+        let name = contents.new_name(window);
+        let written = write(request, &name, source, window, known.as_ref())?;
+        if late && written.keys.rows == 0 {
+            continue;
+        }
+        let facts = source.facts.clone();
+        let exported = Exported { name, window, late, facts, written };
+        anyhow::ensure!(to.send(exported).is_ok(), "the rest of the work ended early");
     }
-    let bytes = written.files.iter().map(|file| file.bytes).sum();
-    let archived =
-        Archived { name: name.clone(), late: known.is_some(), rows: written.keys.rows, bytes };
-    if request.dry_run {
-        return Ok(Some(archived));
+    Ok(())
+}
+
+/// Proves what was stored and makes segments of it, while the next window is exported. Returns those that are new.
+fn finish(
+    request: &Request<'_>,
+    contents: &Contents,
+    from: &Receiver<Exported>,
+    outcome: &mut Outcome,
+) -> anyhow::Result<Vec<Segment>> {
+    let mut added: Vec<Segment> = Vec::new();
+    for exported in from {
+        outcome.segments.push(Archived {
+            name: exported.name.clone(),
+            late: exported.late,
+            rows: exported.written.keys.rows,
+            bytes: exported.written.files.iter().map(|file| file.bytes).sum(),
+        });
+        if request.dry_run {
+            outcome.copies += usize::from(request.audit.parquet && exported.written.keys.rows > 0);
+            continue;
+        }
+        let before = added.last().or(contents.segments.last());
+        let number = contents.segments.len() + added.len() + 1;
+        let name = exported.name.clone();
+        let manifest = manifest(request, exported, number as u64, before);
+        let mut spool = request.audit.parquet.then(|| Spool::new(&manifest));
+        // What was just stored, and not what is in memory, is what the manifest vouches for, and what the copy is made of.
+        let see = |text: &[u8], row: &Row| {
+            // One that does not take a value is made again, later.
+            spool.take_if(|spool| spool.push(text, row).is_err());
+            Ok(())
+        };
+        let findings = verify::rows_seen(request.folder, &name, &manifest, request.stop, see)?;
+        if let Some(Finding { kind, what, .. }) = findings.first() {
+            anyhow::bail!("what was stored of `{name}` is not what comes back ({kind}): {what}");
+        }
+        let mut segment = publish(request, &name, manifest)?;
+        if let Some(spool) = spool {
+            outcome.copies += usize::from(copy(request, &mut segment, Some(spool))?);
+        }
+        added.push(segment);
     }
-    let previous = contents.segments.last();
-    let facts = source.facts.clone();
-    let manifest = Manifest {
+    Ok(added)
+}
+
+fn manifest(
+    request: &Request<'_>,
+    exported: Exported,
+    number: u64,
+    before: Option<&Segment>,
+) -> Manifest {
+    let Exported { window, late, facts, written, .. } = exported;
+    Manifest {
         version: Manifest::VERSION,
         opsctl: env!("CARGO_PKG_VERSION").to_owned(),
-        number: contents.segments.len() as u64 + 1,
-        previous_sha256: previous.map(|segment| segment.sha256.clone()),
+        number,
+        previous_sha256: before.map(|segment| segment.sha256.clone()),
         database: facts.database,
         system_identifier: facts.system_identifier,
         table: facts.table,
@@ -235,7 +306,7 @@ fn segment(
         key: facts.key,
         settings: Source::settings(),
         window,
-        late: known.is_some(),
+        late,
         taken_at: request.now,
         wal_position: facts.wal_position,
         rows: written.keys.rows,
@@ -244,14 +315,7 @@ fn segment(
         keys: hex(&written.keys.sum.to_be_bytes()),
         files: written.files,
         merkle: Merkle::of(&written.roots),
-    };
-    // What was just stored, and not what is in memory, is what the manifest vouches for.
-    let findings = verify::rows(request.folder, &name, &manifest, request.stop)?;
-    if let Some(Finding { kind, what, .. }) = findings.first() {
-        anyhow::bail!("what was stored of `{name}` is not what comes back ({kind}): {what}");
     }
-    publish(request, contents, &name, manifest)?;
-    Ok(Some(archived))
 }
 
 /// Stores the rows of a window; in a dry run they are only counted.
@@ -269,7 +333,7 @@ fn write(
     let time = positions(&source.facts.columns, std::slice::from_ref(&source.facts.time_column));
     let columns = source.facts.columns.clone();
     let mut text = Vec::new();
-    source.rows(window, |row| {
+    let read = source.rows(window, |row| {
         let fingerprint = fingerprint(key.iter().map(|n| row.get(*n)));
         if known.is_some_and(|known| known.contains(&fingerprint)) {
             return Ok(());
@@ -287,7 +351,10 @@ fn write(
         }
         last = Some(place(row, &time, &key));
         Ok(())
-    })?;
+    });
+    if let Err(error) = read {
+        return Err(lines.why().unwrap_or(error));
+    }
     Ok(Written { roots: tree.end(), keys, files: lines.end()?, first, last })
 }
 
@@ -297,26 +364,20 @@ fn place(row: &Row, time: &[usize], key: &[usize]) -> Place {
 }
 
 /// Signs the manifest and makes the segment exist.
-fn publish(
-    request: &Request<'_>,
-    contents: &mut Contents,
-    name: &str,
-    manifest: Manifest,
-) -> anyhow::Result<()> {
+fn publish(request: &Request<'_>, name: &str, manifest: Manifest) -> anyhow::Result<Segment> {
     let json = manifest.to_json().context("failed to write the manifest")?;
     let files =
         manifest.files.iter().map(|file| request.folder.key(&format!("{name}/{}", file.name)));
     let files = files.collect::<anyhow::Result<Vec<_>>>()?;
     let signature = seal(request, &format!("{name}/{MANIFEST}"), json.clone(), files)?;
-    contents.segments.push(Segment {
+    Ok(Segment {
         name: name.to_owned(),
         sha256: sha256(&json),
         json,
         signature: Some(signature.into_bytes()),
         manifest: Ok(manifest),
         has_copy: false,
-    });
-    Ok(())
+    })
 }
 
 /// Signs what vouches for other objects, stores it after its signature, and looks whether all of them are locked if they should be.

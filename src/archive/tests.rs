@@ -6,6 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::archive::folder::{Contents, Folder};
+use crate::archive::row::Row;
 use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::Signer;
 use crate::archive::{evidence, line, query_copy, verify};
@@ -83,13 +84,14 @@ impl Scene {
         let folder = Scene::folder(storage);
         let contents: Contents = folder.contents().unwrap();
         assert_eq!(verify::manifests(&contents, &self.signer.signers(None).unwrap()), []);
-        let mut ids = BTreeSet::new();
+        let (mut ids, mut row) = (BTreeSet::new(), Row::default());
         for segment in &contents.segments {
             let manifest = segment.manifest.as_ref().unwrap();
             let (name, stop) = (&segment.name, Stop::new());
             assert_eq!(verify::rows(&folder, name, manifest, &stop).unwrap(), []);
             evidence::read(&folder, name, &manifest.files, &stop, |text| {
-                let id = line::read(&manifest.columns, text).unwrap()[0].clone().unwrap();
+                line::read(&manifest.columns, text, &mut row).unwrap();
+                let id = String::from_utf8(row.get(0).unwrap().to_vec()).unwrap();
                 assert!(ids.insert(id.clone()), "row {id} is archived twice");
                 Ok(())
             })

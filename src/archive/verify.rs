@@ -10,6 +10,7 @@ use crate::archive::folder::{Contents, Folder, Segment};
 use crate::archive::line::{self, fingerprint};
 use crate::archive::manifest::{Manifest, Merkle};
 use crate::archive::merkle::Tree;
+use crate::archive::row::Row;
 use crate::archive::signature::Signers;
 use crate::archive::source::{Keys, positions};
 use crate::stop::Stop;
@@ -137,19 +138,27 @@ pub(crate) fn rows(
     manifest: &Manifest,
     stop: &Stop,
 ) -> anyhow::Result<Vec<Finding>> {
+    rows_seen(folder, name, manifest, stop, |_, _| Ok(()))
+}
+
+/// The same, and gives every line that is a row to `see`.
+pub(super) fn rows_seen(
+    folder: &Folder,
+    name: &str,
+    manifest: &Manifest,
+    stop: &Stop,
+    mut see: impl FnMut(&[u8], &Row) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Finding>> {
     let key = positions(&manifest.columns, &manifest.key);
     let (mut tree, mut keys, mut odd) = (Tree::default(), Keys::default(), None);
+    let mut row = Row::default();
     let reading = evidence::read(folder, name, &manifest.files, stop, |text| {
         tree.push(text);
-        match line::read(&manifest.columns, text) {
-            Some(values) => {
-                let key = key.iter().map(|n| values.get(*n)?.as_deref().map(str::as_bytes));
-                keys.add(fingerprint(key));
-            }
-            None => {
-                odd.get_or_insert(tree.lines());
-            }
+        if line::read(&manifest.columns, text, &mut row).is_some() {
+            keys.add(fingerprint(key.iter().map(|n| row.get(*n))));
+            return see(text, &row);
         }
+        odd.get_or_insert(tree.lines());
         Ok(())
     })?;
     let mut findings = Vec::new();

@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Unfaithful(usize),
     #[error("the Parquet file cannot be written")]
     Parquet(#[from] ParquetError),
+    #[error("a temporary file for Parquet cannot be made")]
+    Spool(#[source] std::io::Error),
 }
 
 /// Writes one file.
