@@ -105,8 +105,8 @@ debug ms = 0/0
 
 [mon]
 mon data = $dir/mon
-mon data avail warn = 2
-mon data avail crit = 1
+mon data avail warn = 0
+mon data avail crit = 0
 mon allow pool size one = true
 mon max pg per osd = 1000
 mon warn on pool no redundancy = false
