@@ -13,6 +13,7 @@ use crate::archive::manifest::{MANIFEST, MAX_MANIFEST, Manifest, sha256};
 use crate::archive::query_copy;
 use crate::archive::signature::SUFFIX;
 use crate::archive::window::Window;
+use crate::storage::local::Local;
 use crate::storage::{self, Key, Overwrite, Shared};
 
 /// The segments of one table.
@@ -40,7 +41,7 @@ pub(crate) struct Segment {
 pub(crate) struct Contents {
     /// In the order of their numbers; those whose manifest cannot be read come last.
     pub(crate) segments: Vec<Segment>,
-    /// Names that were begun and never became a segment.
+    /// Names that were begun and never became a segment, and Parquet files that were never whole.
     pub(crate) unfinished: Vec<String>,
     /// The names of all Parquet files.
     pub(crate) parquet: Vec<String>,
@@ -76,12 +77,13 @@ impl Folder {
     pub(crate) fn contents(&self) -> anyhow::Result<Contents> {
         let mut names: Vec<String> = Vec::new();
         let (mut with_manifest, mut with_copy) = (Vec::new(), BTreeSet::new());
-        let mut parquet = Vec::new();
+        let (mut parquet, mut temporary) = (Vec::new(), Vec::new());
         for object in self.storage.list(&self.prefix)? {
             let path = object.key.as_str().strip_prefix(&self.prefix).unwrap_or_default();
             let Some((name, file)) = path.rsplit_once('/') else { continue };
             if path.starts_with(query_copy::FOLDER) {
-                parquet.push(path.to_owned());
+                let is_temporary = Local::is_temporary(&object.key);
+                if is_temporary { &mut temporary } else { &mut parquet }.push(path.to_owned());
                 continue;
             }
             if names.last().is_none_or(|last| last != name) {
@@ -102,6 +104,7 @@ impl Folder {
             (number(a), &a.name).cmp(&(number(b), &b.name))
         });
         names.retain(|name| !with_manifest.contains(name));
+        names.extend(temporary);
         Ok(Contents { segments, unfinished: names, parquet })
     }
 

@@ -36,8 +36,7 @@ impl Local {
     }
 
     /// Returns whether a key is the name of an object in the making, or what a killed run left of one.
-    #[cfg(test)]
-    fn is_temporary(key: &Key) -> bool {
+    pub(crate) fn is_temporary(key: &Key) -> bool {
         let name = key.as_str().rsplit('/').next().unwrap_or_default();
         name.starts_with('.') && Path::new(name).extension().is_some_and(|e| e == "tmp")
     }

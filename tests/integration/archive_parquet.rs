@@ -298,3 +298,14 @@ fn killed_at_any_moment_no_row_is_twice_among_the_copies() {
     archive.is_well();
     assert_eq!(read(&archive, "duckdb", &["id"])["duckdb"]["rows"].to_string(), rows);
 }
+
+#[test]
+fn what_a_killed_run_left_of_a_parquet_file_is_no_finding() {
+    let archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    let name = "parquet/archive_month=2024-03/.2024-03-01_2024-03-31.000001.parquet.becaa93f.tmp";
+    std::fs::write(archive.folder().join(name), "half").unwrap();
+    archive.is_well();
+    let list = archive.json(0, &["list"]);
+    assert_eq!(list["unfinished"], serde_json::json!([name]), "{list:#}");
+}

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::support::patient::sandbox;
 use crate::support::receiver::Receiver;
-use crate::support::running::Running;
+use crate::support::running::{Running, eventually};
 use crate::support::s3::S3;
 use crate::support::{Cluster, Run, Sandbox, installed, stock, unique};
 
@@ -61,7 +61,11 @@ fn telling_programs(sandbox: &mut Sandbox) {
 /// it is told to stop. `own` may have the secret in its environment: it was given there.
 fn watch(own: u32, is_over: &AtomicBool) -> usize {
     let mut n_looks = 0;
-    let own_arguments = std::fs::read(format!("/proc/{own}/cmdline")).unwrap_or_default();
+    // They are empty for a moment after a process was started.
+    let own_arguments = eventually("the arguments", || {
+        let bytes = std::fs::read(format!("/proc/{own}/cmdline")).unwrap_or_default();
+        (!bytes.is_empty() || is_over.load(Ordering::SeqCst)).then_some(bytes)
+    });
     while !is_over.load(Ordering::SeqCst) {
         for entry in std::fs::read_dir("/proc").unwrap().flatten() {
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok())
