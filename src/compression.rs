@@ -119,9 +119,9 @@ impl Encoder {
         };
         let mut compressor = zstd::bulk::Compressor::new(6)?;
         compressor.include_checksum(true)?;
-        let lazy2 = zstd::zstd_safe::Strategy::ZSTD_lazy2;
+        let lazy = zstd::zstd_safe::Strategy::ZSTD_lazy;
         for parameter in
-            [WindowLog(22), ChainLog(18), HashLog(19), SearchLog(3), MinMatch(6), Strategy(lazy2)]
+            [WindowLog(22), ChainLog(18), HashLog(19), SearchLog(3), MinMatch(6), Strategy(lazy)]
         {
             compressor.set_parameter(parameter)?;
         }

@@ -32,11 +32,11 @@ pub(crate) fn fuzz(bytes: &[u8]) {
     let mut row = row::Row::default();
     if row.read(bytes).is_ok() {
         let column = |n: usize| row::Column { name: n.to_string(), type_name: "text".to_owned() };
-        let columns: Vec<row::Column> = (0..row.len()).map(column).collect();
+        let shape = line::Shape::of(&(0..row.len()).map(column).collect::<Vec<_>>());
         let mut text = Vec::new();
-        if line::write(&columns, &row, &mut text).is_ok() {
+        if shape.write(&row, &mut text).is_ok() {
             let mut again = row::Row::default();
-            assert!(line::read(&columns, &text, &mut again).is_some());
+            assert!(shape.read(&text, &mut again).is_some());
             assert!(again.values().eq(row.values()));
         }
     }

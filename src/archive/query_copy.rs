@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::archive::evidence;
 use crate::archive::folder::{Contents, Folder, Segment};
-use crate::archive::line;
+use crate::archive::line::Shape;
 use crate::archive::manifest::{File, MAX_MANIFEST, Manifest, hex, sha256};
 use crate::archive::parquet;
 use crate::archive::row::{Column, Row};
@@ -94,12 +94,13 @@ pub(super) fn make(
 /// Reads the evidence of a segment back, again for each column that turns out to hold what does not fit.
 fn read(request: &Request<'_>, segment: &Segment, manifest: &Manifest) -> anyhow::Result<Spool> {
     let mut kinds = Spool::new(manifest).kinds;
+    let shape = Shape::of(&manifest.columns);
     loop {
         let mut spool = Spool { kinds: kinds.clone(), ..Spool::new(manifest) };
         let mut row = Row::default();
         let (files, stop) = (&manifest.files, request.stop);
         let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
-            line::read(&manifest.columns, text, &mut row).context("a line is no row")?;
+            shape.read(text, &mut row).context("a line is no row")?;
             Ok(spool.push(text, &row)?)
         });
         match reading {

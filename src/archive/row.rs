@@ -57,8 +57,19 @@ impl Row {
         self.fields.push(value.map(|_| start..self.bytes.len()));
     }
 
+    /// Adds the value that `fill` appends, if it can. Returns what it returns.
+    pub(crate) fn push_with<T>(
+        &mut self,
+        fill: impl FnOnce(&mut Vec<u8>) -> Option<T>,
+    ) -> Option<T> {
+        let start = self.bytes.len();
+        let filled = fill(&mut self.bytes)?;
+        self.fields.push(Some(start..self.bytes.len()));
+        Some(filled)
+    }
+
     fn unescape(&mut self, mut field: &[u8]) -> Result<(), Malformed> {
-        while let Some(at) = field.iter().position(|byte| *byte == b'\\') {
+        while let Some(at) = memchr::memchr(b'\\', field) {
             self.bytes.extend_from_slice(&field[..at]);
             self.bytes.push(match field.get(at + 1) {
                 Some(b'\\') => b'\\',

@@ -12,7 +12,7 @@ use bytes::Bytes;
 
 use crate::archive::evidence::{self, Lines};
 use crate::archive::folder::{Contents, Folder, Segment};
-use crate::archive::line::{self, fingerprint};
+use crate::archive::line::{Shape, fingerprint};
 use crate::archive::manifest::{File, MANIFEST, Manifest, Merkle, Place, hex, sha256};
 use crate::archive::merkle::{Roots, Tree};
 use crate::archive::query_copy::{self, Spool};
@@ -199,9 +199,10 @@ fn archived_keys(
             continue;
         }
         let key = positions(&manifest.columns, &manifest.key);
+        let shape = Shape::of(&manifest.columns);
         let (files, stop) = (&manifest.files, request.stop);
         let reading = evidence::read(request.folder, &segment.name, files, stop, |text| {
-            line::read(&manifest.columns, text, &mut row).context("a line is no row")?;
+            shape.read(text, &mut row).context("a line is no row")?;
             known.insert(fingerprint(key.iter().map(|n| row.get(*n))));
             Ok(())
         })?;
@@ -331,7 +332,7 @@ fn write(
     let (mut first, mut last) = (None, None);
     let key = source.facts.key_positions();
     let time = positions(&source.facts.columns, std::slice::from_ref(&source.facts.time_column));
-    let columns = source.facts.columns.clone();
+    let shape = Shape::of(&source.facts.columns);
     let mut text = Vec::new();
     let read = source.rows(window, |row| {
         let fingerprint = fingerprint(key.iter().map(|n| row.get(*n)));
@@ -343,7 +344,7 @@ fn write(
             return Ok(());
         }
         text.clear();
-        line::write(&columns, row, &mut text)?;
+        shape.write(row, &mut text)?;
         tree.push(&text);
         lines.push(&text)?;
         if first.is_none() {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::archive::folder::{Contents, Folder};
+use crate::archive::line::Shape;
 use crate::archive::row::Row;
 use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::Signer;
-use crate::archive::{evidence, line, query_copy, verify};
+use crate::archive::{evidence, query_copy, verify};
 use crate::clock::Moment;
 use crate::config::{AuditTable, AuditWindow, Location};
 use crate::db::Target;
@@ -90,7 +91,7 @@ impl Scene {
             let (name, stop) = (&segment.name, Stop::new());
             assert_eq!(verify::rows(&folder, name, manifest, &stop).unwrap(), []);
             evidence::read(&folder, name, &manifest.files, &stop, |text| {
-                line::read(&manifest.columns, text, &mut row).unwrap();
+                Shape::of(&manifest.columns).read(text, &mut row).unwrap();
                 let id = String::from_utf8(row.get(0).unwrap().to_vec()).unwrap();
                 assert!(ids.insert(id.clone()), "row {id} is archived twice");
                 Ok(())

@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::archive::evidence;
 use crate::archive::folder::{Contents, Folder, Segment};
-use crate::archive::line::{self, fingerprint};
+use crate::archive::line::{Shape, fingerprint};
 use crate::archive::manifest::{Manifest, Merkle};
 use crate::archive::merkle::Tree;
 use crate::archive::row::Row;
@@ -151,10 +151,10 @@ pub(super) fn rows_seen(
 ) -> anyhow::Result<Vec<Finding>> {
     let key = positions(&manifest.columns, &manifest.key);
     let (mut tree, mut keys, mut odd) = (Tree::default(), Keys::default(), None);
-    let mut row = Row::default();
+    let (shape, mut row) = (Shape::of(&manifest.columns), Row::default());
     let reading = evidence::read(folder, name, &manifest.files, stop, |text| {
         tree.push(text);
-        if line::read(&manifest.columns, text, &mut row).is_some() {
+        if shape.read(text, &mut row).is_some() {
             keys.add(fingerprint(key.iter().map(|n| row.get(*n))));
             return see(text, &row);
         }
