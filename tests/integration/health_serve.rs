@@ -90,6 +90,24 @@ fn load_balancers_and_prometheus_are_answered() {
 }
 
 #[test]
+fn what_gets_old_does_so_while_it_serves() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    sandbox.run(&["backup"]).ends_with(0);
+    let serving = Serving::start(&sandbox, &["--max-age", "1s"]);
+    let age = || -> f64 {
+        let (_, answer) = serving.get("/metrics", "");
+        let mut lines = body(&answer).lines();
+        let line = lines.find(|line| line.starts_with("opsctl_check_value{check=\"backup/"));
+        line.and_then(|line| line.rsplit_once(' ')).unwrap().1.parse().unwrap()
+    };
+    let first = age();
+    eventually("a greater age", || Some(()).filter(|()| age() > first + 0.5));
+    serving.end();
+}
+
+#[test]
 fn strangers_get_nothing() {
     let mut sandbox = Sandbox::new(&Cluster::shared().url("postgres"));
     let token = "a-token-of-32-characters-in-all!";

@@ -57,7 +57,7 @@ pub(super) fn run(
     let parent = working_directory.join(incident.out.as_deref().unwrap_or(Path::new(".")));
     let mut bundle = Bundle::begin(&parent.join(format!("opsctl-incident-{}", context.run)))?;
 
-    let inquiries = super::selected(context, args, &config, Profile::Incident)?;
+    let inquiries = super::selected(context, args, &config, Profile::Incident, context.now)?;
     let mut databases = Vec::new();
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::clock::Moment;
 use crate::commands::Context;
 use crate::commands::health_check::past::Past;
 use crate::config::{Config, Location};
@@ -9,10 +10,15 @@ use crate::health::host::{self, DiskChecks};
 use crate::health::service::{self, Surroundings};
 use crate::health::{Check, Inquiry, kind, log};
 
-pub(super) fn inquiries(context: &Context, config: &Config, past: &Past) -> Vec<Inquiry> {
-    let (health, now) = (&config.health, context.now);
+pub(super) fn inquiries(
+    context: &Context,
+    config: &Config,
+    past: &Past,
+    now: Moment,
+) -> Vec<Inquiry> {
+    let health = &config.health;
     let check = |kind| Check::new(kind, "", &health.of_kind(kind));
-    let mut inquiries = disks(context, config, past);
+    let mut inquiries = disks(config, past, now);
     inquiries.push(host::memory(check(&kind::MEMORY)));
     inquiries.push(host::cpu(check(&kind::CPU)));
     inquiries.push(host::load(check(&kind::LOAD)));
@@ -29,7 +35,7 @@ pub(super) fn inquiries(context: &Context, config: &Config, past: &Past) -> Vec<
 }
 
 /// Returns the inquiries about every file system that something depends on, named after where it is mounted.
-fn disks(context: &Context, config: &Config, past: &Past) -> Vec<Inquiry> {
+fn disks(config: &Config, past: &Past, now: Moment) -> Vec<Inquiry> {
     let health = &config.health;
     let mut paths = vec![PathBuf::from("/"), config.state_dir.clone()];
     paths.extend(config.repositories.iter().filter_map(|r| match &r.location {
@@ -50,7 +56,7 @@ fn disks(context: &Context, config: &Config, past: &Past) -> Vec<Inquiry> {
             disk,
             inodes: check(&kind::INODES),
             full: check(&kind::DISK_FULL),
-            now: context.now,
+            now,
             earlier: Box::new(move || past.figures(&figure)),
         })
     };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use crate::cli::{ExplainArgs, Format, HealthCheckArgs, HealthCheckCommand};
+use crate::clock::Moment;
 use crate::commands::{Answered, Context, open};
 use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
@@ -72,7 +73,7 @@ fn form(context: &Context, args: &HealthCheckArgs) -> Format {
 
 fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered> {
     let config = context.load(&args.selection, Overrides::default())?.config;
-    let mut inquiries = selected(context, args, &config, args.profile)?;
+    let mut inquiries = selected(context, args, &config, args.profile, context.now)?;
     let before = before::Before::read(context, &mut inquiries);
     let limit = context.global.timeout.unwrap_or(config.health.timeout);
     let began = Instant::now();
@@ -118,14 +119,15 @@ fn has_colours(context: &Context) -> bool {
         && variable("TERM") != Some("dumb")
 }
 
-/// Returns the inquiries for all checks that are wanted.
+/// Returns the inquiries for all checks that are wanted, to be asked now.
 fn selected(
     context: &Context,
     args: &HealthCheckArgs,
     config: &Config,
     profile: Profile,
+    now: Moment,
 ) -> anyhow::Result<Vec<Inquiry>> {
-    let mut inquiries = inquiries(context, config)?;
+    let mut inquiries = inquiries(context, config, now)?;
     for inquiry in &mut inquiries {
         let skipped = |check: &Check| {
             let named = |name: &String| *name == check.name || name == check.kind.name;
@@ -147,27 +149,26 @@ fn selected(
 }
 
 /// Returns the inquiries for everything that is configured.
-fn inquiries(context: &Context, config: &Config) -> anyhow::Result<Vec<Inquiry>> {
+fn inquiries(context: &Context, config: &Config, now: Moment) -> anyhow::Result<Vec<Inquiry>> {
     let mut inquiries = Vec::new();
     let mut databases = Vec::new();
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
         inquiries.push(postgres::inquiry(&target, &name, &config.health));
-        let certificate =
-            postgres::certificate::inquiry(&target, &name, &config.health, context.now);
+        let certificate = postgres::certificate::inquiry(&target, &name, &config.health, now);
         inquiries.extend(certificate);
         databases.push(name);
     }
-    inquiries.extend(network::inquiries(&config.health, &context.environment, context.now));
-    let past = Past::new(context);
-    inquiries.extend(machine::inquiries(context, config, &past));
-    inquiries.extend(operations::inquiries(context, config, &databases, &past));
+    inquiries.extend(network::inquiries(&config.health, &context.environment, now));
+    let past = Past::new(context, now);
+    inquiries.extend(machine::inquiries(context, config, &past, now));
+    inquiries.extend(operations::inquiries(config, &databases, &past, now));
     Ok(inquiries)
 }
 
 fn list(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered> {
     let config = context.load(&args.selection, Overrides::default())?.config;
-    let inquiries = selected(context, args, &config, args.profile)?;
+    let inquiries = selected(context, args, &config, args.profile, context.now)?;
     let checks: Vec<&Check> = inquiries.iter().flat_map(|inquiry| &inquiry.checks).collect();
     let mut table = Table::new(&[
         "CHECK", "PROFILE", "TAGS", "WARNING", "CRITICAL", "UNIT", "TIMEOUT", "NEEDS",

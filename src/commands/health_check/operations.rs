@@ -3,16 +3,16 @@
 use crate::clock::Moment;
 use crate::commands::expected::{Expected, commands, expected};
 use crate::commands::health_check::past::Past;
-use crate::commands::{Context, open};
+use crate::commands::open;
 use crate::config::Config;
 use crate::health::Inquiry;
 use crate::health::operations::{self, Asked};
 
 pub(super) fn inquiries(
-    context: &Context,
     config: &Config,
     databases: &[String],
     past: &Past,
+    now: Moment,
 ) -> Vec<Inquiry> {
     let mut inquiries = Vec::new();
     for repository in &config.repositories {
@@ -25,24 +25,19 @@ pub(super) fn inquiries(
         };
         let repository = repository.clone();
         let open = move |stop: &_| open::repository_until(stop, &repository);
-        inquiries.push(operations::repository(asked, &config.health, context.now, open));
+        inquiries.push(operations::repository(asked, &config.health, now, open));
     }
-    inquiries.extend(scheduled(context, config, databases, past));
+    inquiries.extend(scheduled(config, databases, past, now));
     inquiries
 }
 
 /// Returns the inquiry about all that is scheduled; that this command runs, it shows itself.
-fn scheduled(
-    context: &Context,
-    config: &Config,
-    databases: &[String],
-    past: &Past,
-) -> Option<Inquiry> {
+fn scheduled(config: &Config, databases: &[String], past: &Past, now: Moment) -> Option<Inquiry> {
     let mut expected = expected(config, databases);
     expected.retain(|expected| expected.scheduled.command != "health-check");
     let name = |expected: &Expected| (expected.scheduled.command, expected.database.clone());
     let names: Vec<(&'static str, String)> = expected.iter().map(name).collect();
-    let (past, now) = (past.clone(), context.now);
+    let past = past.clone();
     let standings = move || {
         let runs = past.runs(Moment::default(), &commands(&expected))?;
         Ok(expected.iter().map(|expected| expected.judge(&runs, None, now)).collect())

@@ -20,10 +20,10 @@ pub(super) struct Past {
 }
 
 impl Past {
-    pub(super) fn new(context: &Context) -> Past {
+    pub(super) fn new(context: &Context, now: Moment) -> Past {
         Past {
             place: context.history.place(),
-            since: context.now - REMEMBERED,
+            since: now - REMEMBERED,
             health_checks: Arc::default(),
         }
     }

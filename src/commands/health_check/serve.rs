@@ -26,7 +26,7 @@ pub(super) fn run(
 ) -> anyhow::Result<Answered> {
     let config = context.load(&args.selection, Overrides::default())?.config;
     // What is wrong with the command line or the configuration is said now, and not at the first request.
-    super::selected(context, args, &config, Profile::Full)?;
+    super::selected(context, args, &config, Profile::Full, context.now)?;
     let limit = context.global.timeout.unwrap_or(config.health.timeout);
     let policy = Policy {
         hosts: LOCAL.map(str::to_owned).into_iter().chain(serve.allow_host.clone()).collect(),
@@ -38,9 +38,12 @@ pub(super) fn run(
     if policy.token.is_none() && !address.ip().is_loopback() {
         tracing::warn!("without a token everybody who reaches {address} sees all metrics");
     }
+    let listening_since = Instant::now();
     let ask = |profile: Profile| {
-        let inquiries = super::selected(context, args, &config, profile)?;
-        let (at, began) = (crate::clock::now(), Instant::now());
+        // It may serve for months: ages and windows are of each request. A stated time goes on from there.
+        let stated = context.global.now.map(|now| now + listening_since.elapsed());
+        let (at, began) = (stated.unwrap_or_else(crate::clock::now), Instant::now());
+        let inquiries = super::selected(context, args, &config, profile, at)?;
         let answers = crate::health::run::run(inquiries, limit, &context.stop);
         let (run, seconds) = (context.run.to_string(), began.elapsed().as_secs_f64());
         Ok(Report::new(answers, run, at, seconds, profile))
