@@ -1,6 +1,6 @@
 //! What stays of a run: the history's figures, a file of metrics, and what notifications are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Number;
 
@@ -39,15 +39,17 @@ pub(super) fn note(context: &Context, report: &Report, is_whole: bool) {
 
 /// Returns what there is to tell: one observation for each check, and that all of them could be asked.
 ///
-/// Of a check that another one's failure made impossible nothing is known: that other one is the news.
+/// Of a check that another one's failure made impossible nothing is known: that other one is the news, if it was asked.
 fn observations(report: &Report) -> Vec<Observation> {
+    let asked: BTreeSet<&str> = report.answers().iter().map(|a| a.check.name.as_str()).collect();
+    let is_told = |other: &String| asked.contains(other.as_str());
     let mut observed: BTreeMap<(&str, &str), State> = BTreeMap::new();
     for answer in report.answers() {
         let database = answer.check.database.as_deref().unwrap_or_default();
         observed.insert((database, ""), State::Good);
         let reading = &answer.reading;
         let state = match reading.outcome {
-            _ if reading.because_of.is_some() => continue,
+            _ if reading.because_of.as_ref().is_some_and(is_told) => continue,
             Outcome::Ok => State::Good,
             Outcome::Warning => State::Warning { what: format!("warning: {}", reading.message) },
             bad => State::Bad { what: format!("{}: {}", bad.name(), reading.message) },
@@ -73,4 +75,34 @@ fn figures(answer: &Answer) -> Vec<(String, Number)> {
     ];
     figures.extend(value.map(|value| (format!("{name}.value"), value)));
     figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Moment;
+    use crate::config::CheckSettings;
+    use crate::health::kind::{self, Profile};
+    use crate::health::{Check, Reading};
+
+    #[test]
+    fn a_consequence_is_no_news_unless_its_cause_was_not_asked() {
+        let answer = |kind, instance: &str, because_of: Option<&str>| {
+            let check = Check::new(kind, instance, &CheckSettings::default());
+            let reading = Reading {
+                because_of: because_of.map(str::to_owned),
+                ..Reading::new(Outcome::Unknown, "it is gone")
+            };
+            Answer { check, reading, seconds: 0.0, found: Outcome::Unknown }
+        };
+        let told = |answers| {
+            let report = Report::new(answers, String::new(), Moment::default(), 0.0, Profile::Full);
+            let told = observations(&report).into_iter().filter(|o| o.state != State::Good);
+            told.map(|observation| observation.subject).collect::<Vec<_>>()
+        };
+        let cause = || answer(&kind::REPOSITORY, "nas", None);
+        let consequence = || answer(&kind::BACKUP, "members", Some("repository/nas"));
+        assert_eq!(told(vec![cause(), consequence()]), ["repository/nas"]);
+        assert_eq!(told(vec![consequence()]), ["backup/members"]);
+    }
 }
