@@ -21,7 +21,7 @@ pub(crate) struct Check {
     pub(crate) runs: u32,
     /// How often it is asked again within a run before it is called bad.
     pub(crate) retries: u32,
-    /// What was said of it the last time, if that is known.
+    /// What was found of it the last time, if that is known.
     pub(crate) before: Option<Outcome>,
 }
 

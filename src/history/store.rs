@@ -108,10 +108,14 @@ impl Store {
         Ok(())
     }
 
-    /// Returns the figures of the last runs of a command that have ended, the last first.
+    /// Returns the figures of the last runs of a command on this host that have ended, the last first.
     pub(crate) fn last_runs(&mut self, command: &str, most: u32) -> Result<Vec<Figures>, Error> {
-        let sql = "SELECT id FROM run WHERE command = ?1 AND ended_at IS NOT NULL ORDER BY begun_at DESC, id DESC LIMIT ?2";
-        let rows = self.tables.query(sql, &[command.into(), i64::from(most).into()])?;
+        let sql = "SELECT id FROM run WHERE command = ?1 AND host = ?2 AND ended_at IS NOT NULL \
+            ORDER BY begun_at DESC, id DESC LIMIT ?3";
+        let host = super::host();
+        let rows = self
+            .tables
+            .query(sql, &[command.into(), host.as_str().into(), i64::from(most).into()])?;
         let mut last = Vec::new();
         for mut row in rows {
             let id = row.text()?;

@@ -290,6 +290,31 @@ fn cron_hears_what_is_new_and_no_more() {
 }
 
 #[test]
+fn what_another_host_found_counts_for_nothing_here() {
+    let sandbox = Sandbox::new("postgresql:///nowhere?host=/nowhere");
+    sandbox.write("opsctl.toml", "[health.memory]\ncritical = 101\nfor = 2\n");
+    let here = ["health-check", "--only", "memory"];
+    sandbox.run(&here).ends_with(0);
+    let opsctl = sandbox.command(&here);
+    let mut elsewhere = Command::new("unshare");
+    elsewhere.args([
+        "--user",
+        "--map-root-user",
+        "--uts",
+        "sh",
+        "-c",
+        "hostname elsewhere && exec \"$@\"",
+        "sh",
+    ]);
+    elsewhere.arg(opsctl.get_program()).args(opsctl.get_args());
+    elsewhere.env_clear().current_dir(sandbox.dir.path());
+    elsewhere.envs(opsctl.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // It is bad for the first time there, and for the second time here.
+    Run::of(&mut elsewhere).ends_with(0);
+    sandbox.run(&here).ends_with(2);
+}
+
+#[test]
 fn a_history_that_cannot_be_used_holds_no_alarm_back() {
     let mut sandbox = Sandbox::new(&Cluster::shared().url("postgres"));
     sandbox.write("opsctl.toml", "[health.xid-age]\ncritical = 0\nfor = 3\n");
