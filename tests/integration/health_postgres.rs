@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::process::{Child, Stdio};
+use std::time::{Duration, SystemTime};
 
 use crate::support::running::{by_another_clock, eventually};
 use crate::support::{Cluster, Run, Sandbox, installed, other_major};
@@ -302,6 +303,47 @@ fn archiving_that_fails() {
 }
 
 #[test]
+fn archiving_that_does_not_even_fail() {
+    let cluster =
+        Cluster::start(&installed(), &["-c", "archive_mode=on", "-c", "archive_command="], &[]);
+    let patient = Patient::new(&cluster, "postgres");
+    cluster.sql("postgres", "SELECT txid_current(); SELECT pg_switch_wal()");
+    patient.is("archiver", "", "ok", "1 wait");
+    let since = |minutes: u64| {
+        let waiting = format!("{}/data/pg_wal/archive_status", cluster.dir);
+        for entry in std::fs::read_dir(waiting).unwrap().flatten() {
+            let file = std::fs::File::open(entry.path()).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(minutes * 60)).unwrap();
+        }
+    };
+    since(2);
+    patient.is("archiver", "", "warning", "1 segments wait, the oldest for 2 min");
+    since(16);
+    patient.is("archiver", "", "critical", "archiving does not go on");
+}
+
+#[test]
+fn a_standby_that_has_replayed_nothing_does_not_know_how_old_it_is() {
+    let primary = Cluster::start(&installed(), &[], &[]);
+    primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby', true)");
+    let standby = Cluster::standby(&primary, "standby");
+    primary.sql("postgres", "CREATE TABLE t (id int)");
+    primary.sql("postgres", "CHECKPOINT");
+    let end = primary.sql("postgres", "SELECT pg_current_wal_flush_lsn()");
+    eventually("the checkpoint", || {
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
+        Some(()).filter(|()| standby.sql("postgres", &replayed) == "t")
+    });
+    standby.sql("postgres", "CHECKPOINT");
+    primary.pg_ctl(&["stop", "-w", "-m", "immediate"]);
+    standby.pg_ctl(&["stop", "-w", "-m", "fast"]);
+    standby.start_again();
+    let patient = Patient::new(&standby, "postgres");
+    let says = "it receives nothing from its primary; how old what it shows is, nobody knows";
+    patient.is("replication-lag", "", "unknown", says);
+}
+
+#[test]
 fn a_standby_that_lags_stops_and_loses_its_slot() {
     let settings = [
         "-c",
@@ -314,6 +356,17 @@ fn a_standby_that_lags_stops_and_loses_its_slot() {
     let primary = Cluster::start(&installed(), &settings, &[]);
     let patient = Patient::new(&primary, "postgres");
     patient.is("replication-lag", "", "ok", "no standby is connected");
+    let mut backup = primary.program("pg_basebackup");
+    backup.args(["--max-rate=32k", "--wal-method=none", "--checkpoint=fast", "--format=tar"]);
+    backup.arg("--pgdata").arg(patient.sandbox.path("base")).stderr(Stdio::null());
+    let mut backup = backup.spawn().unwrap();
+    eventually("the base backup", || {
+        let begun = "SELECT FROM pg_stat_replication WHERE state = 'backup'";
+        Some(()).filter(|()| primary.sql("postgres", &format!("SELECT EXISTS ({begun})")) == "t")
+    });
+    patient.is("replication-lag", "", "ok", "no standby is connected");
+    backup.kill().unwrap();
+    backup.wait().unwrap();
     patient.is("replication-slots", "", "ok", "there is no replication slot");
     primary.sql(
         "postgres",

@@ -6,6 +6,9 @@ use super::session::{Row, Server};
 use super::{Question, size, span};
 use crate::health::{Check, Outcome, Reading, Unit};
 
+/// A segment may wait so many seconds for the archiver, which may be at work on those before it.
+const PATIENCE: f64 = 60.0;
+
 pub(super) const QUESTIONS: &[Question] = &[
     Question { kind: "replication-lag", sql: lag_sql, read: lag },
     Question { kind: "replication-slots", sql: slots_sql, read: slots },
@@ -13,21 +16,21 @@ pub(super) const QUESTIONS: &[Question] = &[
 ];
 
 /// Of a standby: how old what it shows is. When it has replayed all that it received it is as new as its primary, provided
-/// that it receives.
+/// that it receives; after a restart it receives the last segment once more, from its beginning.
 const STANDBY: &str = "
-    SELECT pg_last_wal_receive_lsn() IS NOT DISTINCT FROM pg_last_wal_replay_lsn() AS caught_up,
+    SELECT pg_last_wal_receive_lsn() <= pg_last_wal_replay_lsn() AS caught_up,
         extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()) AS seconds,
-        pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()) AS bytes,
+        greatest(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0) AS bytes,
         EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming') AS receives,
         coalesce(current_setting('primary_conninfo', true), '') <> '' AS streams,
         pg_is_wal_replay_paused() AS paused";
 
-/// Of a primary: how far its standbys are behind, by what each last said.
+/// Of a primary: how far its standbys are behind, by what each last said. A base backup replays nothing.
 const PRIMARY: &str = "
     SELECT application_name, coalesce(client_addr::text, 'local') AS address, state,
         extract(epoch FROM replay_lag) AS seconds,
         pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, sent_lsn)) AS bytes
-    FROM pg_stat_replication ORDER BY replay_lag DESC NULLS LAST LIMIT 20";
+    FROM pg_stat_replication WHERE state <> 'backup' ORDER BY replay_lag DESC NULLS LAST LIMIT 20";
 
 fn lag_sql(server: &Server) -> String {
     if server.is_standby { STANDBY.to_owned() } else { PRIMARY.to_owned() }
@@ -63,8 +66,19 @@ fn standby_lag(check: &Check, row: &Row) -> anyhow::Result<Reading> {
     let bytes = row.number("bytes")?;
     let age = row.number("seconds")?;
     let seconds = if receives && caught_up { 0.0 } else { age };
-    let replayed = format!("what it shows is {} old", span(seconds));
     let paused = if row.is("paused") { "; its replay is paused" } else { "" };
+    if row.get("seconds").is_none() && !(receives && caught_up) {
+        let from = if row.is("streams") && !receives {
+            "it receives nothing from its primary; "
+        } else {
+            ""
+        };
+        let message = format!(
+            "{from}how old what it shows is, nobody knows: it has replayed no transaction since its start{paused}"
+        );
+        return Ok(Reading::new(Outcome::Unknown, message).more("bytes", bytes, Unit::Bytes));
+    }
+    let replayed = format!("what it shows is {} old", span(seconds));
     let reading = if row.is("streams") && !receives {
         let message = format!("it receives nothing from its primary; {replayed}{paused}");
         check.judged(seconds, message).at_least(Outcome::Warning)
@@ -74,16 +88,16 @@ fn standby_lag(check: &Check, row: &Row) -> anyhow::Result<Reading> {
     Ok(reading.more("bytes", bytes, Unit::Bytes))
 }
 
-/// `safe_wal_size` is how much more may be written before the slot is lost, where that is limited.
+/// On a standby a slot that is kept in step with its primary's (from 17 on) is read by nobody, as it should be.
 fn slots_sql(server: &Server) -> String {
     let here = if server.is_standby { "pg_last_wal_replay_lsn()" } else { "pg_current_wal_lsn()" };
     format!(
-        "SELECT slot_name, slot_type, active, wal_status, coalesce(pg_wal_lsn_diff({here}, restart_lsn), 0) AS bytes
-        FROM pg_replication_slots WHERE NOT temporary ORDER BY 5 DESC LIMIT 50"
+        "SELECT slot_name, slot_type, active, coalesce((to_jsonb(s) ->> 'synced')::bool, false) AS synced, wal_status, coalesce(pg_wal_lsn_diff({here}, restart_lsn), 0) AS bytes
+        FROM pg_replication_slots AS s WHERE NOT temporary ORDER BY bytes DESC LIMIT 50"
     )
 }
 
-fn slots(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
+fn slots(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
     let mut bytes = 0.0_f64;
     let mut worst = (Outcome::Ok, String::new());
     let mut lines = Vec::new();
@@ -96,7 +110,7 @@ fn slots(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
                 (Outcome::Critical, "is lost: whoever reads from it must be set up anew".to_owned())
             }
             "unreserved" => (Outcome::Warning, "is about to be lost".to_owned()),
-            _ if !row.is("active") => {
+            _ if !(row.is("active") || server.is_standby && row.is("synced")) => {
                 (Outcome::Warning, format!("is read by nobody and holds {} of WAL", size(held)))
             }
             _ => (Outcome::Ok, format!("holds {} of WAL", size(held))),
@@ -115,13 +129,18 @@ fn slots(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
     Ok(check.judged(bytes, message).at_least(worst.0).details(lines))
 }
 
+/// A command that hangs, or that is not set, does not fail: then segments wait, and the oldest says for how long.
+///
 /// Where nothing was ever archived, it has failed since the statistics were reset, or since the start with this setting.
 const ARCHIVER: &str = "
     SELECT current_setting('archive_mode') AS mode, archived_count, failed_count, last_failed_wal,
         last_failed_time > coalesce(last_archived_time, '-infinity') AS failing,
         extract(epoch FROM clock_timestamp() - coalesce(last_archived_time, greatest(stats_reset, pg_postmaster_start_time()))) AS seconds,
-        (SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready') AS ready
-    FROM pg_stat_archiver";
+        waiting.ready, waiting.seconds AS waited
+    FROM pg_stat_archiver, (
+        SELECT count(*) AS ready, extract(epoch FROM clock_timestamp() - min(modification)) AS seconds
+        FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready'
+    ) AS waiting";
 
 fn archiver(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
     let row = rows.first().context("there is no answer")?;
@@ -139,10 +158,48 @@ fn archiver(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Read
             span(seconds)
         );
         check.judged(seconds, message)
+    } else if row.number("waited")? > PATIENCE {
+        let seconds = row.number("waited")?;
+        let message = format!(
+            "archiving does not go on: {ready} segments wait, the oldest for {}; does `archive_command` hang, or is it empty?",
+            span(seconds)
+        );
+        check.judged(seconds, message)
     } else {
         let message =
             format!("{} segments have been archived, {ready} wait", row.text("archived_count"));
         check.judged(0.0, message)
     };
     Ok(reading.more("ready", ready, Unit::Count).more("failed", failed, Unit::Count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::CheckSettings;
+    use crate::db::ServerVersion;
+    use crate::health::kind;
+
+    #[test]
+    fn a_slot_that_is_kept_in_step_is_read_by_nobody_on_a_standby_and_that_is_well() {
+        let kind = kind::find("replication-slots").unwrap();
+        let check = Check::of_database(kind, "members", &CheckSettings::default());
+        let cells =
+            [("slot_name", "cdc"), ("slot_type", "logical"), ("active", "f"), ("synced", "t")];
+        let cells = cells.into_iter().chain([("wal_status", "reserved"), ("bytes", "10")]);
+        let row = Row(cells.map(|(name, text)| (name.to_owned(), text.to_owned())).collect());
+        let outcome = |is_standby| {
+            let server = Server {
+                version: ServerVersion(180_000),
+                is_standby,
+                role: "monitor".to_owned(),
+                may_monitor: true,
+                skew: 0.0,
+            };
+            slots(&check, &server, std::slice::from_ref(&row)).unwrap().outcome
+        };
+        assert_eq!(outcome(true), Outcome::Ok);
+        // After the promotion somebody has to read it.
+        assert_eq!(outcome(false), Outcome::Warning);
+    }
 }
