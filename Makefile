@@ -12,7 +12,7 @@ PREFIX ?= /usr/local
 # The versions that the tests need beside the distribution's own.
 VERSIONS := 14 14.3 16 17 18
 # The programs that the tests get out of their packages.
-UNPACKED := promtool prometheus-pushgateway nginx
+UNPACKED := promtool prometheus-pushgateway nginx pgbouncer
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Gets a program for the tests out of its package; the last line of standard output is its path.
 #
-#   install-unpacked.sh promtool|prometheus-pushgateway|nginx
+#   install-unpacked.sh promtool|prometheus-pushgateway|nginx|pgbouncer
 #
 # Debian's packages would start servers. They are unpacked and not installed, and need no root.
 #
@@ -14,8 +14,10 @@ case $program in
     promtool) package=prometheus folder=usr/bin ;;
     prometheus-pushgateway) package=$program folder=usr/bin ;;
     nginx) package=nginx folder=usr/sbin ;;
+    # Its library that others do not need comes along.
+    pgbouncer) package=pgbouncer folder=. library='libc-?ares2[a-z0-9]*' ;;
     *)
-        echo "usage: install-unpacked.sh promtool|prometheus-pushgateway|nginx" >&2
+        echo "usage: install-unpacked.sh promtool|prometheus-pushgateway|nginx|pgbouncer" >&2
         exit 2
         ;;
 esac
@@ -32,7 +34,11 @@ work=$(mktemp -d "$cache/building.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 trap 'exit 143' INT TERM HUP
 # apt's own sandbox user could not write here.
-download() { (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$package") </dev/null >>"$work/log" 2>&1; }
+download() {
+    local also=()
+    [ -z "${library:-}" ] || mapfile -t also < <(apt-cache depends "$package" | grep -oE "$library")
+    (cd "$work" && apt-get -q -o APT::Sandbox::User="$(id -un)" download "$package" "${also[@]}") </dev/null >>"$work/log" 2>&1
+}
 # Lists that are missing or old are the usual reason.
 download || { apt-get -q update </dev/null >>"$work/log" 2>&1 && download; } || {
     tail -n 20 "$work/log" >&2
@@ -40,6 +46,15 @@ download || { apt-get -q update </dev/null >>"$work/log" 2>&1 && download; } || 
     exit 1
 }
 chmod 755 "$work"
-dpkg-deb -x "$work/$package"_*.deb "$work/tree"
+for file in "$work"/*.deb; do dpkg-deb -x "$file" "$work/tree"; done
+if [ -n "${library:-}" ]; then
+    # The name that is printed is a script that finds the library.
+    cat >"$work/tree/$program" <<END
+#!/bin/sh
+tree=\$(dirname "\$0")
+LD_LIBRARY_PATH=\$(echo "\$tree"/usr/lib/*-linux-gnu) exec "\$tree/usr/sbin/$program" "\$@"
+END
+    chmod 755 "$work/tree/$program"
+fi
 mv -T "$work/tree" "$cache/$package" 2>/dev/null || [ -x "$path" ]
 echo "$path"

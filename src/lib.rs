@@ -199,6 +199,8 @@
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |
 //! | what lasts one run is no alarm, and a history that fails holds none back | `what_lasts_one_run_is_no_alarm`, `a_history_that_cannot_be_used_holds_no_alarm_back` |
+//! | monitoring leaves nothing in a session that others use, and locks no thousands of sequences | `behind_a_pooler_nothing_is_left_in_a_session_that_others_use`, `thousands_of_sequences_are_not_locked_at_once` |
+//! | every form of an answer is valid for every kind and outcome | `every_form_is_what_it_should_be_for_all_kinds_and_outcomes` |
 //! | a flood of requests causes one check | `a_flood_of_questions_causes_one_check`, `a_flood_does_not_reach_the_database` |
 //! | nobody's data is in the evidence of an incident | `the_evidence_is_whole_and_has_nobodys_data` |
 //! | no more of a log is read than its window and a limit, across a rotation | `no_more_is_read_than_the_window_needs`, `a_rotation_is_followed` |

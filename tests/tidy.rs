@@ -110,7 +110,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "db",
             "health::postgres::HORIZON",
             "health::postgres::Row",
-            "health::postgres::SEQUENCES",
+            "health::postgres::every_sequence",
             "health::postgres::literals",
             "host::file_system",
             "text",

@@ -18,6 +18,9 @@ const COMPARED: usize = 3;
 /// In so many of the newest folders something is looked for; each is a question to the storage.
 const SEARCHED: usize = 100;
 
+/// A time may lie so far ahead: another host's clock. One that lies further ahead would be new for as long.
+const AHEAD: chrono::TimeDelta = chrono::TimeDelta::hours(1);
+
 /// A repository and the databases whose backups live in it.
 pub(crate) struct Asked {
     pub(crate) repository: String,
@@ -168,7 +171,7 @@ fn backup_reading(
     if !bad.is_empty() {
         reading = reading.at_least(Outcome::Critical);
     }
-    reading.more("size", real(size), Unit::Bytes).details(bad.iter().cloned())
+    with_time_ahead(reading, age).more("size", real(size), Unit::Bytes).details(bad.iter().cloned())
 }
 
 /// How long ago a backup of the database was restored and found good.
@@ -201,7 +204,18 @@ fn proof_reading(check: &Check, last: Option<Verified>, now: Moment) -> Reading 
     };
     let ago = text::duration(now.signed_duration_since(last.at));
     let piece = if last.sample { "a piece of a backup" } else { "a backup" };
-    check.judged(days(now, last.at), format!("{piece} was restored and compared {ago} ago"))
+    let reading =
+        check.judged(days(now, last.at), format!("{piece} was restored and compared {ago} ago"));
+    with_time_ahead(reading, now.signed_duration_since(last.at))
+}
+
+/// Of what lies in the future nobody knows how old it is.
+fn with_time_ahead(mut reading: Reading, age: chrono::TimeDelta) -> Reading {
+    if age >= -AHEAD {
+        return reading;
+    }
+    reading.message += "; its time lies ahead: whose clock is wrong?";
+    reading.at_least(Outcome::Unknown)
 }
 
 fn days(now: Moment, at: Moment) -> f64 {
@@ -295,6 +309,8 @@ mod tests {
         assert_eq!(judge(&[backup(27, 100)], &[]).outcome, Outcome::Warning);
         assert_eq!(judge(&[backup(51, 100)], &[]).outcome, Outcome::Critical);
         assert_eq!(judge(&[], &[]).outcome, Outcome::Critical);
+        assert_eq!(judge(&[backup(-1, 100)], &[]).outcome, Outcome::Ok);
+        assert_eq!(judge(&[backup(-2, 100)], &[]).outcome, Outcome::Unknown);
         let smaller = judge(&[backup(1, 50), backup(25, 100), backup(49, 100)], &[]);
         assert_eq!(smaller.outcome, Outcome::Warning);
         assert!(smaller.message.contains("suspicious: 50 rows, 100 in"), "{}", smaller.message);
@@ -325,6 +341,10 @@ mod tests {
             Outcome::Critical
         );
         assert_eq!(judge(None).outcome, Outcome::Critical);
+        assert_eq!(
+            judge(Some("20261126T190000.000000Z-restored-good.json")).outcome,
+            Outcome::Unknown
+        );
     }
 
     #[test]

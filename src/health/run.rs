@@ -96,7 +96,9 @@ pub(crate) fn run(inquiries: Vec<Inquiry>, limit: Duration, stop: &Stop) -> Vec<
             }
         }
     }
-    let why = if stop.reason().is_some() {
+    // Who was interrupted, or never came to ask, knows nothing, not even where failing is critical.
+    let interrupted = stop.reason().is_some();
+    let why = if interrupted {
         "interrupted before it was answered".to_owned()
     } else {
         format!("no answer within {}, which was the time for all checks", seconds(limit))
@@ -105,9 +107,10 @@ pub(crate) fn run(inquiries: Vec<Inquiry>, limit: Duration, stop: &Stop) -> Vec<
         asked.stop.request(Reason::Deadline);
     }
     let mut answers: Vec<Answer> =
-        asked.into_iter().flat_map(|asked| answers(asked, &why)).collect();
+        asked.into_iter().flat_map(|asked| answers(asked, &why, interrupted)).collect();
     for inquiry in waiting {
-        answers.extend(inquiry.checks.iter().map(|check| answer(check, None, &why)));
+        let unknown = |check| answer(check, None, Outcome::Unknown, &why);
+        answers.extend(inquiry.checks.iter().map(unknown));
     }
     answers
 }
@@ -177,17 +180,20 @@ fn ask(inquiry: &Inquiry, stop: &Stop, give: &dyn Fn(usize, Reading)) {
 }
 
 /// Turns what was found into answers; `late` says why there is none, where it was not the inquiry's own time that was over.
-fn answers(asked: Asked, late: &str) -> Vec<Answer> {
+fn answers(asked: Asked, late: &str, interrupted: bool) -> Vec<Answer> {
     let own = format!("no answer in {}", seconds(asked.inquiry.timeout));
     let why = if asked.is_over { &own } else { late };
+    let silent = |check: &Check| {
+        if interrupted && !asked.is_over { Outcome::Unknown } else { check.kind.failing }
+    };
     let checks = asked.inquiry.checks.iter();
-    checks.zip(asked.found).map(|(check, found)| answer(check, found, why)).collect()
+    checks.zip(asked.found).map(|(check, found)| answer(check, found, silent(check), why)).collect()
 }
 
-fn answer(check: &Check, found: Option<(Reading, f64)>, why: &str) -> Answer {
+/// Makes the answer of a check: what was found, or that it is so because nothing was.
+fn answer(check: &Check, found: Option<(Reading, f64)>, silent: Outcome, why: &str) -> Answer {
     let timeout = check.timeout.as_secs_f64();
-    let (reading, seconds) =
-        found.unwrap_or_else(|| (Reading::new(check.kind.failing, why), timeout));
+    let (reading, seconds) = found.unwrap_or_else(|| (Reading::new(silent, why), timeout));
     let reading = printable(reading);
     Answer { check: check.clone(), found: reading.outcome, reading, seconds }
 }
@@ -279,6 +285,9 @@ mod tests {
         stop.request(Reason::Signal(2));
         let answers = run(many(1).collect(), Duration::from_secs(60), &stop);
         assert_eq!(answers[0].reading.message, "interrupted before it was answered");
+        let connect = Check { kind: kind::find("connect").unwrap(), ..check("a", 60_000) };
+        let answers = run(vec![Inquiry::single(connect, wait)], Duration::from_secs(60), &stop);
+        assert_eq!(answers[0].reading.outcome, Outcome::Unknown);
     }
 
     #[test]

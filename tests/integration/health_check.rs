@@ -1,5 +1,6 @@
 //! health-check as a whole: selecting, answering in every form, and ending in time whatever is dead.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
@@ -100,6 +101,56 @@ fn a_healthy_server_is_ok_in_every_form() {
         print(s.get('tests'), s.get('failures'), len(s.findall('testsuite/testcase')))";
     let file = sandbox.write("junit.xml", &run.stdout);
     assert_eq!(stock(Command::new("python3").args(["-c", script]).arg(file)), "18 0 18\n");
+}
+
+#[test]
+fn every_form_is_what_it_should_be_for_all_kinds_and_outcomes() {
+    let sandbox = Sandbox::new("");
+    let closed = "127.0.0.1:1";
+    let config = format!(
+        "[databases.alive]\nurl = \"{}\"\n[databases.down]\nurl = \"postgresql:///down?host=/nowhere\"\n\
+        [metrics]\ntextfile_dir = \".\"\n\
+        [health.memory]\nwarning = \"100%\"\ncritical = \"0%\"\n[health.xid-age]\ncritical = 0\n\
+        [[health.http]]\nname = \"it\"\nurl = \"http://{closed}/\"\nretries = 0\n\
+        [[health.tls]]\nname = \"it\"\nhost = \"127.0.0.1\"\nport = 1\nretries = 0\n\
+        [[health.dns]]\nname = \"it\"\nhost = \"127.0.0.1\"\n\
+        [[health.tcp]]\nname = \"it\"\nhost = \"127.0.0.1\"\nport = 1\nretries = 0\n\
+        [[health.redis]]\nname = \"it\"\nurl = \"redis://{closed}\"\nretries = 0\n\
+        [[health.queue]]\nname = \"it\"\nbroker = \"redis\"\nurl = \"redis://{closed}\"\nretries = 0\n\
+        [[health.service]]\nname = \"it\"\nkind = \"docker\"\nsocket = \"nowhere.sock\"\n\
+        [[health.log]]\nname = \"it\"\npath = \"nowhere.log\"\n",
+        Cluster::shared().url("postgres")
+    );
+    sandbox.write("opsctl.toml", &config);
+    let ask = |form: &str| sandbox.run(&["health-check", "--format", form]).expect(2);
+    let run = ask("json");
+    validate(&run.stdout);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    for outcome in ["ok", "warning", "unknown", "critical"] {
+        assert!(report["counts"][outcome].as_u64() > Some(0), "{outcome}: {report:#}");
+    }
+    let checks = report["checks"].as_array().unwrap();
+    let found: BTreeSet<&str> = checks.iter().map(|c| c["kind"].as_str().unwrap()).collect();
+    let runbook = include_str!("../../runbooks/health-check.md");
+    let kinds: BTreeSet<&str> =
+        runbook.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    assert_eq!(found, kinds);
+
+    expect_plugin_output(&ask("nagios"));
+    let file = sandbox.write("printed.prom", &ask("prometheus").stdout);
+    for file in [file, sandbox.path("opsctl_health-check.prom")] {
+        stock(promtool().args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap()));
+    }
+    let document: serde_json::Value = serde_json::from_str(&ask("health+json").stdout).unwrap();
+    assert_eq!(document["status"], "fail");
+    let file = sandbox.write("junit.xml", &ask("junit").stdout);
+    let script = "import sys, xml.etree.ElementTree as t; s = t.parse(sys.argv[1]).getroot(); \
+        print(len(s.findall('testsuite/testcase')), s.get('tests'))";
+    let all = checks.len();
+    assert_eq!(
+        stock(Command::new("python3").args(["-c", script]).arg(file)),
+        format!("{all} {all}\n")
+    );
 }
 
 #[test]

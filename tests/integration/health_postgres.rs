@@ -1,36 +1,37 @@
 //! Each check of a PostgreSQL server goes from ok to warning to critical, and to unknown, on a real server that is made sick.
 
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
-use std::time::{Duration, SystemTime};
 
 use crate::support::running::{by_another_clock, eventually};
-use crate::support::{Cluster, Run, Sandbox, installed, other_major};
+use crate::support::{Cluster, Run, Sandbox, installed, other_major, unpacked};
 
-/// A session that stays open, as long as this lives.
-struct Session {
-    psql: Child,
+/// A program with a session that stays open, as long as this lives.
+pub(crate) struct Session {
+    program: Child,
     name: String,
 }
 
 impl Session {
     /// Opens one that is called `name`, and does `sql` in it without waiting for its end.
-    fn open(cluster: &Cluster, database: &str, name: &str, sql: &str) -> Session {
+    pub(crate) fn open(cluster: &Cluster, database: &str, name: &str, sql: &str) -> Session {
         let mut command = cluster.program("psql");
         command.args(["-XAtq", "-d", database]).env("PGAPPNAME", name);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let psql = command.spawn().unwrap();
-        let mut session = Session { psql, name: name.to_owned() };
+        let mut session = Session { program: psql, name: name.to_owned() };
         session.does(sql);
         session
     }
 
-    fn does(&mut self, sql: &str) {
-        writeln!(self.psql.stdin.as_mut().unwrap(), "{sql};").unwrap();
+    pub(crate) fn does(&mut self, sql: &str) {
+        writeln!(self.program.stdin.as_mut().unwrap(), "{sql};").unwrap();
     }
 
     /// Waits until the server says of it what is wanted.
-    fn until(self, cluster: &Cluster, condition: &str) -> Session {
+    pub(crate) fn until(self, cluster: &Cluster, condition: &str) -> Session {
         let sql = format!(
             "SELECT pid FROM pg_stat_activity WHERE application_name = '{}' AND {condition}",
             self.name
@@ -43,24 +44,24 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.psql.kill().ok();
-        self.psql.wait().ok();
+        self.program.kill().ok();
+        self.program.wait().ok();
     }
 }
 
 /// A server, and what opsctl says of it.
-struct Patient {
-    sandbox: Sandbox,
-    database: String,
+pub(crate) struct Patient {
+    pub(crate) sandbox: Sandbox,
+    pub(crate) database: String,
 }
 
 impl Patient {
-    fn new(cluster: &Cluster, database: &str) -> Patient {
+    pub(crate) fn new(cluster: &Cluster, database: &str) -> Patient {
         Patient { sandbox: Sandbox::new(&cluster.url(database)), database: database.to_owned() }
     }
 
     /// Returns how a check stands with these limits, and what it says.
-    fn check(&self, kind: &str, limits: &str) -> (String, String) {
+    pub(crate) fn check(&self, kind: &str, limits: &str) -> (String, String) {
         self.sandbox.write("opsctl.toml", &format!("[health.{kind}]\n{limits}\n"));
         let run = self.sandbox.run(&["health-check", "--only", kind, "--json"]);
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
@@ -74,14 +75,14 @@ impl Patient {
 
     /// Asserts how it stands, and that it says so.
     #[track_caller]
-    fn is(&self, kind: &str, limits: &str, status: &str, says: &str) {
+    pub(crate) fn is(&self, kind: &str, limits: &str, status: &str, says: &str) {
         let found = self.check(kind, limits);
         assert!(found.0 == status && found.1.contains(says), "{kind} with {limits}: {found:?}");
     }
 
     /// Asserts that it gets worse and worse as the limits get tighter.
     #[track_caller]
-    fn worsens(&self, kind: &str, says: &str) {
+    pub(crate) fn worsens(&self, kind: &str, says: &str) {
         self.is(kind, "warning = 1e18\ncritical = 1e18", "ok", says);
         self.is(kind, "warning = 0\ncritical = 1e18", "warning", says);
         self.is(kind, "warning = 0\ncritical = 0", "critical", says);
@@ -120,6 +121,24 @@ fn sessions_that_wait_hold_and_take_too_long() {
         "of postgres (idler), idle in transaction",
     );
     patient.is("xmin-horizon", "warning = 2\ncritical = 5", "critical", "(idler)");
+    drop(idle);
+    // Who has no snapshot but has written holds it back as well.
+    let idle = Session::open(
+        &cluster,
+        "postgres",
+        "idler",
+        "BEGIN; LOCK TABLE t; INSERT INTO t DEFAULT VALUES; SELECT 'hush' FROM t",
+    )
+    .until(&cluster, "state = 'idle in transaction' AND backend_xmin IS NULL");
+    for _ in 0..9 {
+        cluster.sql("postgres", "SELECT txid_current()");
+    }
+    patient.is(
+        "xmin-horizon",
+        "warning = 5",
+        "warning",
+        "of postgres (idler), idle in transaction",
+    );
 
     let waiting = Session::open(&cluster, "postgres", "waiter", "UPDATE t SET secret = 'hush'")
         .until(&cluster, "wait_event_type = 'Lock'");
@@ -137,7 +156,22 @@ fn sessions_that_wait_hold_and_take_too_long() {
     let run =
         patient.sandbox.run(&["health-check", "--tag", "postgres", "--verbose", "--timeout", "5s"]);
     assert!(!run.stdout.contains("hush") && !run.stdout.contains("UNKNOWN"), "{run:#?}");
+    // Another queue, which is longer and not as old, has a blocker of its own.
+    cluster.sql("postgres", "CREATE TABLE other (id int)");
+    let other = Session::open(&cluster, "postgres", "other", "BEGIN; LOCK TABLE other")
+        .until(&cluster, "state = 'idle in transaction'");
+    let queue: Vec<Session> = (0..2)
+        .map(|n| {
+            Session::open(&cluster, "postgres", &format!("queue{n}"), "TABLE other")
+                .until(&cluster, "wait_event_type = 'Lock'")
+        })
+        .collect();
+    patient.is("lock-waits", "", "ok", &blocker);
     drop((waiting, idle));
+    eventually("the other queue is left", || {
+        Some(()).filter(|()| patient.check("lock-waits", "").1.contains("of postgres (other)"))
+    });
+    drop((queue, other));
 
     let many: Vec<Session> = (0..13)
         .map(|n| {
@@ -257,6 +291,11 @@ fn objects_that_are_broken() {
     cluster.sql("postgres", "CREATE EXTENSION pg_stat_statements VERSION '1.4'");
     patient.is("extensions", "", "warning", "`pg_stat_statements` is 1.4, its files are of ");
     patient.is("extensions", "critical = 0", "critical", "`pg_stat_statements`");
+    cluster.sql(
+        "postgres",
+        "UPDATE pg_extension SET extname = 'gone' WHERE extname = 'pg_stat_statements'",
+    );
+    patient.is("extensions", "", "warning", "`gone` is 1.4, and its files are missing");
 
     patient.is("checksum-failures", "", "ok", "the cluster has no checksums");
     let file = cluster.sql("postgres", "SELECT pg_relation_filepath('t')");
@@ -282,163 +321,6 @@ fn objects_that_are_broken() {
 }
 
 #[test]
-fn archiving_that_fails() {
-    let cluster = Cluster::start(
-        &installed(),
-        &["-c", "archive_mode=on", "-c", "archive_command=false"],
-        &[],
-    );
-    let patient = Patient::new(&cluster, "postgres");
-    patient.is("archiver", "", "ok", "0 segments have been archived");
-    cluster.sql("postgres", "SELECT txid_current(); SELECT pg_switch_wal()");
-    eventually("the failure", || {
-        Some(()).filter(|()| patient.check("archiver", "").0 == "warning")
-    });
-    patient.is("archiver", "", "warning", "archiving `0000000");
-    patient.is("archiver", "critical = 0", "critical", "fails; nothing has been archived for ");
-    cluster.sql("postgres", "ALTER SYSTEM SET archive_command = 'true'");
-    cluster.sql("postgres", "SELECT pg_reload_conf(); SELECT pg_switch_wal()");
-    // Asked with a limit that was just exceeded, it has recovered all the same.
-    eventually("the recovery", || Some(()).filter(|()| patient.check("archiver", "").0 == "ok"));
-}
-
-#[test]
-fn archiving_that_does_not_even_fail() {
-    let cluster =
-        Cluster::start(&installed(), &["-c", "archive_mode=on", "-c", "archive_command="], &[]);
-    let patient = Patient::new(&cluster, "postgres");
-    cluster.sql("postgres", "SELECT txid_current(); SELECT pg_switch_wal()");
-    patient.is("archiver", "", "ok", "1 wait");
-    let since = |minutes: u64| {
-        let waiting = format!("{}/data/pg_wal/archive_status", cluster.dir);
-        for entry in std::fs::read_dir(waiting).unwrap().flatten() {
-            let file = std::fs::File::open(entry.path()).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(minutes * 60)).unwrap();
-        }
-    };
-    since(2);
-    patient.is("archiver", "", "warning", "1 segments wait, the oldest for 2 min");
-    since(16);
-    patient.is("archiver", "", "critical", "archiving does not go on");
-}
-
-#[test]
-fn a_standby_that_has_replayed_nothing_does_not_know_how_old_it_is() {
-    let primary = Cluster::start(&installed(), &[], &[]);
-    primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby', true)");
-    let standby = Cluster::standby(&primary, "standby");
-    primary.sql("postgres", "CREATE TABLE t (id int)");
-    primary.sql("postgres", "CHECKPOINT");
-    let end = primary.sql("postgres", "SELECT pg_current_wal_flush_lsn()");
-    eventually("the checkpoint", || {
-        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
-        Some(()).filter(|()| standby.sql("postgres", &replayed) == "t")
-    });
-    standby.sql("postgres", "CHECKPOINT");
-    primary.pg_ctl(&["stop", "-w", "-m", "immediate"]);
-    standby.pg_ctl(&["stop", "-w", "-m", "fast"]);
-    standby.start_again();
-    let patient = Patient::new(&standby, "postgres");
-    let says = "it receives nothing from its primary; how old what it shows is, nobody knows";
-    patient.is("replication-lag", "", "unknown", says);
-}
-
-#[test]
-fn a_standby_that_lags_stops_and_loses_its_slot() {
-    let settings = [
-        "-c",
-        "wal_level=replica",
-        "-c",
-        "max_slot_wal_keep_size=1MB",
-        "-c",
-        "hot_standby_feedback=on",
-    ];
-    let primary = Cluster::start(&installed(), &settings, &[]);
-    let patient = Patient::new(&primary, "postgres");
-    patient.is("replication-lag", "", "ok", "no standby is connected");
-    let mut backup = primary.program("pg_basebackup");
-    backup.args(["--max-rate=32k", "--wal-method=none", "--checkpoint=fast", "--format=tar"]);
-    backup.arg("--pgdata").arg(patient.sandbox.path("base")).stderr(Stdio::null());
-    let mut backup = backup.spawn().unwrap();
-    eventually("the base backup", || {
-        let begun = "SELECT FROM pg_stat_replication WHERE state = 'backup'";
-        Some(()).filter(|()| primary.sql("postgres", &format!("SELECT EXISTS ({begun})")) == "t")
-    });
-    patient.is("replication-lag", "", "ok", "no standby is connected");
-    backup.kill().unwrap();
-    backup.wait().unwrap();
-    patient.is("replication-slots", "", "ok", "there is no replication slot");
-    primary.sql(
-        "postgres",
-        "CREATE TABLE t (id int); SELECT pg_create_physical_replication_slot('standby', true)",
-    );
-    patient.is(
-        "replication-slots",
-        "",
-        "warning",
-        "physical slot `standby` is read by nobody and holds ",
-    );
-
-    let standby = Cluster::standby(&primary, "standby");
-    let streams = || Some(()).filter(|()| patient.check("replication-slots", "").0 == "ok");
-    eventually("the standby", streams);
-    patient.is(
-        "replication-lag",
-        "",
-        "ok",
-        "1 standby connection connected, the slowest: `walreceiver`",
-    );
-    let other = Patient::new(&standby, "postgres");
-    primary.sql("postgres", "INSERT INTO t VALUES (1)");
-    eventually("the row", || {
-        Some(()).filter(|()| standby.sql("postgres", "SELECT count(*) FROM t") == "1")
-    });
-    other.is("replication-lag", "", "ok", "what it shows is 0.0 s old");
-    other.is("archiver", "", "ok", "WAL is not archived");
-    let run = other
-        .sandbox
-        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
-        .expect(0);
-    assert!(run.stdout.starts_with("OK: 18 ok"), "{run:#?}");
-
-    standby.sql("postgres", "SELECT pg_wal_replay_pause()");
-    primary.sql("postgres", "INSERT INTO t VALUES (2)");
-    let lags = |status: &'static str, limits: &'static str| {
-        eventually(status, || {
-            Some(()).filter(|()| other.check("replication-lag", limits).0 == status)
-        });
-    };
-    lags("warning", "warning = 0\ncritical = 3600");
-    lags("critical", "warning = 0\ncritical = 0");
-    other.is("replication-lag", "warning = 0", "warning", "; its replay is paused");
-    let behind =
-        || Some(()).filter(|()| patient.check("replication-lag", "warning = 0").0 == "warning");
-    eventually("the primary sees it", behind);
-    standby.sql("postgres", "SELECT pg_wal_replay_resume()");
-
-    standby.pg_ctl(&["stop", "-w", "-m", "fast"]);
-    patient.is("replication-slots", "", "warning", "physical slot `standby` is read by nobody");
-    patient.is("replication-lag", "", "ok", "no standby is connected");
-    primary.sql("postgres", "INSERT INTO t VALUES (3); SELECT pg_switch_wal()");
-    patient.is("replication-slots", "warning = 0\ncritical = 0", "critical", "slot `standby`");
-    for _ in 0..3 {
-        primary.sql("postgres", "INSERT INTO t VALUES (3); SELECT pg_switch_wal(); CHECKPOINT");
-    }
-    patient.is(
-        "replication-slots",
-        "",
-        "critical",
-        "physical slot `standby` is lost: whoever reads",
-    );
-    standby.start_again();
-    // What it wants is gone; and then its primary as well.
-    primary.pg_ctl(&["stop", "-w", "-m", "fast"]);
-    other.is("replication-lag", "", "warning", "it receives nothing from its primary");
-    other.is("replication-lag", "critical = 0", "critical", "it receives nothing from its primary");
-    patient.is("replication-lag", "", "unknown", "failed to reach");
-}
-
-#[test]
 fn the_server_and_the_way_to_it() {
     let cluster = Cluster::shared();
     let patient = Patient::new(cluster, "postgres");
@@ -449,12 +331,14 @@ fn the_server_and_the_way_to_it() {
         let run = Run::of(&mut by_another_clock(&command, by)).expect(status);
         assert!(run.stdout.contains(says), "{run:#?}");
     }
-    let (status, says) = patient.check("minor-version", "");
-    assert!(["ok", "warning"].contains(&status.as_str()), "{says}");
-    assert!(
-        says.contains(cluster.sql("postgres", "SHOW server_version").split(' ').next().unwrap()),
-        "{says}"
-    );
+    let version = cluster.sql("postgres", "SHOW server_version");
+    let version = version.split(' ').next().unwrap();
+    patient.is("minor-version", "warning = 1000", "ok", version);
+    patient.is("minor-version", "warning = -1", "warning", version);
+    patient.is("minor-version", "critical = -1", "critical", version);
+    let late = ["health-check", "--only", "minor-version", "--now", "2040-01-01T00:00:00Z"];
+    let run = patient.sandbox.run(&late).expect(2);
+    assert!(run.stdout.contains("has had no more fixes since "), "{run:#?}");
 
     let dead = Patient {
         sandbox: Sandbox::new("postgresql:///postgres?host=/nowhere"),
@@ -468,6 +352,102 @@ fn the_server_and_the_way_to_it() {
         if !["connect", "server-certificate"].contains(&kind) {
             dead.is(kind, "", "unknown", "failed to reach");
         }
+    }
+}
+
+#[test]
+fn an_index_that_is_being_built_is_not_broken() {
+    let cluster = Cluster::start(&installed(), &[], &[]);
+    cluster.sql(
+        "postgres",
+        "CREATE TABLE t (id int PRIMARY KEY, name text UNIQUE); CREATE ROLE nobody_much LOGIN",
+    );
+    let writer = Session::open(&cluster, "postgres", "writer", "BEGIN; INSERT INTO t VALUES (1)")
+        .until(&cluster, "state = 'idle in transaction'");
+    // It makes all new indexes first, those of the long values, too, and waits for who writes.
+    let builder = Session::open(&cluster, "postgres", "builder", "REINDEX TABLE CONCURRENTLY t")
+        .until(&cluster, "wait_event_type = 'Lock'");
+    let invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid AND indisunique";
+    assert_eq!(cluster.sql("postgres", invalid), "3");
+    let patient = Patient::new(&cluster, "postgres");
+    patient.is("invalid-indexes", "", "ok", "every index is valid");
+    let url = cluster.url("postgres").replace("user=postgres", "user=nobody_much");
+    let stranger = Patient { sandbox: Sandbox::new(&url), database: "postgres".to_owned() };
+    stranger.is("invalid-indexes", "", "unknown", "needs GRANT pg_monitor");
+    let end =
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'builder'";
+    cluster.sql("postgres", end);
+    eventually("its end", || {
+        Some(()).filter(|()| patient.check("invalid-indexes", "").0 == "critical")
+    });
+    drop((builder, writer));
+}
+
+#[test]
+fn thousands_of_sequences_are_not_locked_at_once() {
+    let cluster = Cluster::start(&installed(), &["-c", "max_connections=10"], &[]);
+    for schema in 0..10 {
+        let many = format!(
+            "DO $$ BEGIN FOR n IN 1..500 LOOP EXECUTE format('CREATE SEQUENCE s%s_{schema}', n); END LOOP; END $$"
+        );
+        cluster.sql("postgres", &many);
+    }
+    let patient = Patient::new(&cluster, "postgres");
+    patient.is("sequences", "", "ok", "none of 5000 sequences has been used");
+    cluster.sql("postgres", "CREATE TABLE t (id int); ALTER SEQUENCE s7_0 OWNED BY t.id; SELECT setval('s7_0', 2000000000)");
+    patient.is(
+        "sequences",
+        "",
+        "critical",
+        "`public.s7_0`, for public.t.id, is at 2000000000 of 2147483647",
+    );
+}
+
+#[test]
+fn behind_a_pooler_nothing_is_left_in_a_session_that_others_use() {
+    let cluster = Cluster::start(&installed(), &[], &[]);
+    let patient = Patient::new(&cluster, "postgres");
+    let dir = patient.sandbox.path("pooler");
+    std::fs::create_dir(&dir).unwrap();
+    // PgBouncer refuses to run as root, too.
+    let owner = std::path::Path::new(&cluster.dir).join("data").metadata().unwrap();
+    let (uid, gid) = (MetadataExt::uid(&owner), MetadataExt::gid(&owner));
+    std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
+    for above in [patient.sandbox.dir.path(), &dir] {
+        std::fs::set_permissions(above, PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let (port, at) = (&cluster.port, dir.display());
+    let config = patient.sandbox.write(
+        "pgbouncer.ini",
+        &format!(
+            "[databases]\n* = host={} port={port} user=postgres\n[pgbouncer]\nlisten_port = {port}\nunix_socket_dir = {at}\n\
+             auth_type = any\npool_mode = transaction\ndefault_pool_size = 1\n",
+            cluster.dir
+        ),
+    );
+    let mut pooler = unpacked("pgbouncer");
+    pooler.arg(config).stdout(Stdio::null()).stderr(Stdio::null());
+    let pooler = pooler.uid(uid).gid(gid).current_dir("/").spawn().unwrap();
+    let _pooler = Session { program: pooler, name: "pooler".to_owned() };
+    let sql = |sql: &str| {
+        let mut psql = cluster.program("psql");
+        psql.env("PGHOST", &dir).env_remove("PGOPTIONS").stderr(Stdio::null());
+        psql.args(["-XAtqd", "postgres", "-c", sql]);
+        let output = psql.output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    let pid = eventually("the pooler", || sql("SELECT pg_backend_pid()"));
+    let url = cluster.url("postgres").replace(&cluster.dir, &dir.display().to_string());
+    Sandbox::new(&url)
+        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
+        .ends_with(0);
+    assert_eq!(sql("SELECT pg_backend_pid()"), Some(pid));
+    for (setting, value) in [
+        ("default_transaction_read_only", "off"),
+        ("statement_timeout", "0"),
+        ("lock_timeout", "0"),
+    ] {
+        assert_eq!(sql(&format!("SHOW {setting}")), Some(format!("{value}\n")), "{setting}");
     }
 }
 
@@ -491,7 +471,7 @@ fn little_is_needed_and_what_is_missing_is_said() {
         .expect(3);
     assert!(
         run.stdout.contains(
-            "role `monitor` may not see 1 of 1 sequences: GRANT pg_read_all_data TO \"monitor\""
+            "role `monitor` may not see 1 of 1 sequences: needs GRANT pg_read_all_data TO \"monitor\""
         ),
         "{run:#?}"
     );
@@ -501,8 +481,9 @@ fn little_is_needed_and_what_is_missing_is_said() {
         .ends_with(0);
     let run = sandbox_of("nobody_much").run(&["health-check", "--tag", "postgres"]).expect(3);
     assert!(
-        run.stdout
-            .contains("role `nobody_much` may not see it: GRANT pg_monitor TO \"nobody_much\""),
+        run.stdout.contains(
+            "role `nobody_much` may not see it: needs GRANT pg_monitor TO \"nobody_much\""
+        ),
         "{run:#?}"
     );
 }
@@ -555,12 +536,9 @@ fn the_certificate_of_the_server_itself() {
             .arg("-out")
             .arg(data.join("server.crt"));
         assert!(openssl.stderr(Stdio::null()).status().unwrap().success());
-        std::fs::set_permissions(
-            data.join("server.key"),
-            std::os::unix::fs::PermissionsExt::from_mode(0o600),
-        )
-        .unwrap();
-        let owner = std::os::unix::fs::MetadataExt::uid(&data.metadata().unwrap());
+        std::fs::set_permissions(data.join("server.key"), PermissionsExt::from_mode(0o600))
+            .unwrap();
+        let owner = MetadataExt::uid(&data.metadata().unwrap());
         std::os::unix::fs::chown(data.join("server.key"), Some(owner), None).unwrap();
         cluster.sql("postgres", "ALTER SYSTEM SET ssl = on");
         cluster.sql("postgres", "SELECT pg_reload_conf()");

@@ -1,6 +1,7 @@
 //! health-check of services and journals: a systemd and a journald of the test's own, with real units.
 //!
-//! What Docker answers is tried beside `service/docker.rs`, over a real socket with recorded answers.
+//! What Docker answers is tried beside `service/docker.rs`, over a real socket with recorded answers: the daemon itself needs
+//! privileges (its own control groups, mounts and packet filter) that a test has not everywhere.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

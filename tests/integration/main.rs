@@ -37,6 +37,7 @@ mod health_incident;
 mod health_network;
 mod health_operations;
 mod health_postgres;
+mod health_replication;
 mod health_serve;
 mod health_service;
 mod history;

@@ -86,7 +86,12 @@ fn answer(context: &Context, args: &HealthCheckArgs) -> anyhow::Result<Answered>
     let run = context.run.to_string();
     let report =
         Report::new(answers, run, context.now, began.elapsed().as_secs_f64(), args.profile);
-    remember::note(context, &report, is_whole(args));
+    if context.stop.reason().is_none() {
+        remember::note(context, &report, is_whole(args));
+    } else {
+        // What was not answered because somebody interrupted it is no news, and no figure.
+        context.observe(Vec::new());
+    }
     let outcome = report.outcome();
     let verbose = context.global.verbose > 0;
     let is_news = before.is_none_or(|before| before.is_news(report.answers()));
@@ -154,7 +159,7 @@ fn inquiries(context: &Context, config: &Config, now: Moment) -> anyhow::Result<
     let mut databases = Vec::new();
     for database in &config.databases {
         let (target, name) = open::database(context, database)?;
-        inquiries.push(postgres::inquiry(&target, &name, &config.health));
+        inquiries.push(postgres::inquiry(&target, &name, &config.health, now));
         let certificate = postgres::certificate::inquiry(&target, &name, &config.health, now);
         inquiries.extend(certificate);
         databases.push(name);

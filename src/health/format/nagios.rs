@@ -52,7 +52,8 @@ fn performance(answer: &Answer) -> Vec<String> {
 }
 
 fn datum(label: &str, value: &Value) -> String {
-    let label = label.replace(['\'', '='], "_");
+    let strange = |c: char| matches!(c, '\'' | '=' | '|') || c.is_control();
+    let label = label.replace(strange, "_");
     // Days are no base unit.
     let (factor, unit, name) = match value.unit {
         Unit::Days => (86_400.0, Unit::Seconds, "s"),
@@ -99,6 +100,8 @@ mod tests {
             ["WARNING connections/a: 171 of 200 connections are used", "  99 of \"x\" <by> a/b"]
         );
         assert_eq!(lines.len(), 6);
+        let strange = datum("connect/a|b='c'\nd", &Value::new(1.0, Unit::Count));
+        assert_eq!(strange, "'connect/a_b__c__d'=1");
         assert_eq!(nagios_failure("a | b\nc"), "OPSCTL UNKNOWN - a / b c\n");
     }
 }

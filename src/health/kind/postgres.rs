@@ -90,7 +90,6 @@ pub(super) const KINDS: &[Kind] = &[
     Kind {
         name: "invalid-indexes",
         limits: Limits { critical: None, ..Limits::above(0.0, 0.0) },
-        privilege: "none",
         ..POSTGRES
     },
     Kind {

@@ -48,6 +48,9 @@ fn judge(check: &Check, info: &Info) -> Reading {
             let most = info.max_memory.map(text::bytes).unwrap_or_default();
             check.judged(percent, format!("{used} of {most} used, {percent:.0} %"))
         }
+        _ if info.used_memory.is_none() => {
+            Reading::new(Outcome::Unknown, "INFO says nothing of its memory: is it a Redis?")
+        }
         _ => Reading::new(Outcome::Ok, format!("{used} used")),
     };
     let mut bad = |outcome: Outcome, message: String| {
@@ -71,7 +74,7 @@ fn judge(check: &Check, info: &Info) -> Reading {
         bad(Outcome::Warning, "the append-only file could not be rewritten".to_owned());
     }
     let clients = percent(info.clients, info.max_clients);
-    if let Some(percent) = clients.filter(|percent| *percent >= MOST_CLIENTS) {
+    if let Some(percent) = clients.filter(|percent| *percent > MOST_CLIENTS) {
         bad(Outcome::Warning, format!("{percent:.0} % of the allowed connections are taken"));
     }
     let evicted = info.evicted_keys.unwrap_or_default();
@@ -127,7 +130,7 @@ mod tests {
         };
         let outcome = |info: Info| judge(&check, &info).outcome;
         assert_eq!(outcome(good.clone()), Outcome::Ok);
-        assert_eq!(outcome(Info::default()), Outcome::Ok);
+        assert_eq!(outcome(Info::default()), Outcome::Unknown);
         let full = Info { used_memory: Some(99), ..good.clone() };
         assert_eq!(outcome(Info { used_memory: Some(85), ..good.clone() }), Outcome::Warning);
         assert_eq!(outcome(full.clone()), Outcome::Critical);

@@ -9,16 +9,20 @@ use crate::health::{Check, Outcome, Reading, Unit};
 pub(super) const QUESTIONS: &[Question] = &[
     Question {
         kind: "xid-age",
-        sql: |_| XID.to_owned(),
+        ask: |session, _| session.rows(XID),
         read: |c, _, rows| age(c, rows, "transaction numbers"),
     },
     Question {
         kind: "multixact-age",
-        sql: |_| MULTIXACT.to_owned(),
+        ask: |session, _| session.rows(MULTIXACT),
         read: |c, _, rows| age(c, rows, "multixact numbers"),
     },
-    Question { kind: "xmin-horizon", sql: |_| HORIZON.to_owned(), read: horizon },
-    Question { kind: "prepared-transactions", sql: |_| PREPARED.to_owned(), read: prepared },
+    Question { kind: "xmin-horizon", ask: |session, _| session.rows(HORIZON), read: horizon },
+    Question {
+        kind: "prepared-transactions",
+        ask: |session, _| session.rows(PREPARED),
+        read: prepared,
+    },
 ];
 
 const XID: &str = "
@@ -41,14 +45,14 @@ fn age(check: &Check, rows: &[Row], what: &str) -> anyhow::Result<Reading> {
     Ok(check.judged(age, message).more("freeze_max_age", freeze, Unit::Count))
 }
 
-/// Whoever is oldest decides what VACUUM may remove.
+/// Whoever is oldest decides what VACUUM may remove: by a snapshot, or, without one, by what was written and not committed.
 pub(crate) const HORIZON: &str = "
     SELECT age, cause FROM (
-        SELECT age(backend_xmin) AS age, format('%s pid %s of %s (%s), %s, in its transaction for %s',
+        SELECT greatest(age(backend_xmin), age(backend_xid)) AS age, format('%s pid %s of %s (%s), %s, in its transaction for %s',
             CASE backend_type WHEN 'walsender' THEN 'the standby behind' WHEN 'client backend' THEN 'session' ELSE backend_type END,
             pid, coalesce(usename, '?'), coalesce(nullif(application_name, ''), '?'), coalesce(state, '?'),
             coalesce(date_trunc('second', clock_timestamp() - xact_start)::text, '?')) AS cause
-        FROM pg_stat_activity WHERE backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+        FROM pg_stat_activity WHERE (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL) AND pid <> pg_backend_pid()
         UNION ALL
         SELECT greatest(age(xmin), age(catalog_xmin)), format('replication slot `%s`, %s', slot_name, CASE WHEN active THEN 'active' ELSE 'inactive' END)
         FROM pg_replication_slots WHERE xmin IS NOT NULL OR catalog_xmin IS NOT NULL

@@ -100,10 +100,10 @@ pub(crate) fn gather(
     let (mut session, server) = session::open(&target.impatient(PATIENCE), PATIENCE, stop)?;
     for view in VIEWS.iter().filter(|view| view.majors.contains(&server.version.major())) {
         stop.check()?;
-        give(view.name, lines(&mut session, view.name, view.sql, with_literals));
+        give(view.name, lines(session.about(view.name, PATIENCE), view.sql, with_literals));
     }
-    give("statements", statements(&mut session, with_literals));
-    let log = lines(&mut session, "log", LOG, true).and_then(|text| {
+    give("statements", statements(session.about("statements", PATIENCE), with_literals));
+    let log = lines(session.about("log", PATIENCE), LOG, true).and_then(|text| {
         anyhow::ensure!(!text.is_empty(), "the server writes no log file of its own");
         Ok(if with_literals { text } else { without_data(&text) })
     });
@@ -114,21 +114,16 @@ pub(crate) fn gather(
 fn statements(session: &mut Session, with_literals: bool) -> anyhow::Result<String> {
     let sql = "SELECT quote_ident(n.nspname) AS schema FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace \
         WHERE e.extname = 'pg_stat_statements'";
-    let rows = session.rows("pg_stat_statements", sql)?;
+    let rows = session.rows(sql)?;
     let row = rows
         .first()
         .context("the extension pg_stat_statements is not installed in this database")?;
-    lines(session, "statements", &STATEMENTS.replace("SCHEMA", row.text("schema")), with_literals)
+    lines(session, &STATEMENTS.replace("SCHEMA", row.text("schema")), with_literals)
 }
 
 /// Runs a statement and returns its rows as JSON, one a line.
-fn lines(
-    session: &mut Session,
-    name: &str,
-    sql: &str,
-    with_literals: bool,
-) -> anyhow::Result<String> {
-    let rows = session.rows(name, &format!("SELECT row_to_json(r) AS row FROM ({sql}) AS r"))?;
+fn lines(session: &mut Session, sql: &str, with_literals: bool) -> anyhow::Result<String> {
+    let rows = session.rows(&format!("SELECT row_to_json(r) AS row FROM ({sql}) AS r"))?;
     let mut text = String::new();
     for row in rows {
         let mut row: Json = serde_json::from_str(row.text("row")).context("a row is not JSON")?;

@@ -6,9 +6,12 @@
 
 use std::time::{Duration, Instant};
 
+use postgres::error::SqlState;
+
 use super::{Check, Inquiry, Outcome, Reading, kind};
+use crate::clock::Moment;
 use crate::config::Health;
-use crate::db::Target;
+use crate::db::{self, Target};
 use crate::stop::Stop;
 
 mod age;
@@ -22,21 +25,23 @@ mod session;
 mod sessions;
 
 pub(crate) use age::HORIZON;
-pub(crate) use objects::SEQUENCES;
+pub(crate) use objects::every_sequence;
 pub(crate) use session::Row;
-use session::Server;
+use session::{Server, Session};
 
 /// How long a statement may wait for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
 const APPLICATION: &str = "opsctl health-check";
 const CONNECT: &str = "connect";
+/// What the kinds need that look at other people's sessions, or at the server's files.
+const MONITOR: &str = "pg_monitor";
 
 /// What is asked for one kind of check.
 struct Question {
     kind: &'static str,
-    /// The statement, for a version and a role; none where what is known of the server is enough.
-    sql: fn(&Server) -> String,
-    /// What its rows mean.
+    /// Asks for it, as the version and the role allow; nothing where what is known of the server is enough.
+    ask: fn(&mut Session, &Server) -> Result<Vec<Row>, db::Error>,
+    /// What the rows mean.
     read: fn(&Check, &Server, &[Row]) -> anyhow::Result<Reading>,
 }
 
@@ -53,7 +58,7 @@ fn questions() -> impl Iterator<Item = &'static Question> {
 }
 
 /// Returns the inquiry that answers all checks of a database.
-pub(crate) fn inquiry(target: &Target, database: &str, health: &Health) -> Inquiry {
+pub(crate) fn inquiry(target: &Target, database: &str, health: &Health, now: Moment) -> Inquiry {
     let names = std::iter::once(CONNECT).chain(questions().map(|question| question.kind));
     let checks = names.filter_map(kind::find);
     let checks: Vec<Check> =
@@ -65,7 +70,7 @@ pub(crate) fn inquiry(target: &Target, database: &str, health: &Health) -> Inqui
     let (connecting, asking) = (limit(true), limit(false));
     let target = target.impatient(connecting);
     let inquiry = Inquiry::new(checks, move |checks, stop, give| {
-        ask(&target, asking, checks, stop, give);
+        ask(&target, now, asking, checks, stop, give);
         Ok(())
     });
     Inquiry { timeout: connecting + asking, ..inquiry }
@@ -73,6 +78,7 @@ pub(crate) fn inquiry(target: &Target, database: &str, health: &Health) -> Inqui
 
 fn ask(
     target: &Target,
+    now: Moment,
     limit: Duration,
     checks: &[Check],
     stop: &Stop,
@@ -82,7 +88,7 @@ fn ask(
     let began = Instant::now();
     let opened = session::open(target, limit, stop);
     let (mut session, server) = match opened {
-        Ok(opened) => opened,
+        Ok((session, server)) => (session, Server { now, ..server }),
         Err(error) => {
             let text = super::check::one_line(&error);
             for check in checks {
@@ -115,18 +121,29 @@ fn ask(
         if stop.reason().is_some() {
             return;
         }
-        if check.kind.privilege == "pg_monitor" && !server.may_monitor {
-            let message = format!(
-                "role `{role}` may not see it: GRANT pg_monitor TO \"{role}\"",
-                role = server.role
-            );
-            give(check, Ok(Reading::new(Outcome::Unknown, message)));
+        if check.kind.privilege == MONITOR && !server.may_monitor {
+            give(check, Ok(needs_monitor(&server)));
             continue;
         }
-        let sql = (question.sql)(&server);
-        let rows = if sql.is_empty() { Ok(Vec::new()) } else { session.rows(question.kind, &sql) };
-        give(check, rows.and_then(|rows| (question.read)(check, &server, &rows)));
+        let rows = (question.ask)(session.about(question.kind, check.timeout), &server);
+        let reading = match rows {
+            Ok(rows) => (question.read)(check, &server, &rows),
+            // What `pg_monitor` may, and `pg_read_all_stats` alone may not.
+            Err(error) if error.sqlstate() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                Ok(needs_monitor(&server))
+            }
+            Err(error) => Err(error.into()),
+        };
+        give(check, reading);
     }
+}
+
+/// Says that the role may not see what is asked for.
+fn needs_monitor(server: &Server) -> Reading {
+    let role = &server.role;
+    let grant = db::quote_identifier(role);
+    let message = format!("role `{role}` may not see it: needs GRANT {MONITOR} TO {grant}");
+    Reading::new(Outcome::Unknown, message)
 }
 
 /// Writes a span of time as people say it.

@@ -6,13 +6,23 @@ use super::session::{Row, Server};
 use super::{Question, size, span};
 use crate::health::{Check, Outcome, Reading, Unit};
 
+/// A standby that was just connected catches up with so many bytes in a moment: a segment of WAL.
+const SOON: f64 = 16_777_216.0;
 /// A segment may wait so many seconds for the archiver, which may be at work on those before it.
 const PATIENCE: f64 = 60.0;
 
 pub(super) const QUESTIONS: &[Question] = &[
-    Question { kind: "replication-lag", sql: lag_sql, read: lag },
-    Question { kind: "replication-slots", sql: slots_sql, read: slots },
-    Question { kind: "archiver", sql: |_| ARCHIVER.to_owned(), read: archiver },
+    Question {
+        kind: "replication-lag",
+        ask: |session, server| session.rows(&lag_sql(server)),
+        read: lag,
+    },
+    Question {
+        kind: "replication-slots",
+        ask: |session, server| session.rows(&slots_sql(server)),
+        read: slots,
+    },
+    Question { kind: "archiver", ask: |session, _| session.rows(ARCHIVER), read: archiver },
 ];
 
 /// Of a standby: how old what it shows is. When it has replayed all that it received it is as new as its primary, provided
@@ -25,12 +35,16 @@ const STANDBY: &str = "
         coalesce(current_setting('primary_conninfo', true), '') <> '' AS streams,
         pg_is_wal_replay_paused() AS paused";
 
-/// Of a primary: how far its standbys are behind, by what each last said. A base backup replays nothing.
+/// Of a primary: how far its standbys are behind, by what each last said; a row without them if there are none. A base backup
+/// replays nothing. The lag of one that catches up is that of the little that it has replayed, and says nothing.
 const PRIMARY: &str = "
-    SELECT application_name, coalesce(client_addr::text, 'local') AS address, state,
-        extract(epoch FROM replay_lag) AS seconds,
-        pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, sent_lsn)) AS bytes
-    FROM pg_stat_replication WHERE state <> 'backup' ORDER BY replay_lag DESC NULLS LAST LIMIT 20";
+    SELECT pid, application_name, coalesce(client_addr::text, 'local') AS address, state,
+        state = 'catchup' AS catches_up, extract(epoch FROM replay_lag) AS seconds,
+        greatest(pg_wal_lsn_diff(pg_current_wal_lsn(), coalesce(replay_lsn, sent_lsn)), 0) AS bytes,
+        synchronous <> '' AND NOT coalesce(bool_or(sync_state IN ('sync', 'quorum')) OVER (), false) AS commits_wait
+    FROM (SELECT current_setting('synchronous_standby_names') AS synchronous) AS wanted
+        LEFT JOIN pg_stat_replication ON state <> 'backup'
+    ORDER BY 5 DESC, replay_lag DESC NULLS LAST LIMIT 20";
 
 fn lag_sql(server: &Server) -> String {
     if server.is_standby { STANDBY.to_owned() } else { PRIMARY.to_owned() }
@@ -40,25 +54,38 @@ fn lag(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Reading> 
     if server.is_standby {
         return standby_lag(check, rows.first().context("there is no answer")?);
     }
-    let Some(worst) = rows.first() else {
+    let worst = rows.first().context("there is no answer")?;
+    if worst.is("commits_wait") {
+        let message = "commits wait for a synchronous standby, and none is connected (synchronous_standby_names)";
+        return Ok(Reading::new(Outcome::Critical, message));
+    }
+    if worst.get("pid").is_none() {
         return Ok(check.judged(0.0, "no standby is connected"));
-    };
-    let seconds = worst.number("seconds")?;
+    }
     let line = |row: &Row| {
-        let behind = format!("{}, {}", span(row.number("seconds")?), size(row.number("bytes")?));
         let (name, address, state) =
             (row.text("application_name"), row.text("address"), row.text("state"));
+        let bytes = size(row.number("bytes")?);
+        let behind = if row.is("catches_up") {
+            format!("it is catching up, {bytes}")
+        } else {
+            format!("{}, {bytes}", span(row.number("seconds")?))
+        };
         Ok(format!("`{name}` at {address}, {state}: {behind} behind"))
     };
     let lines = rows.iter().map(line).collect::<anyhow::Result<Vec<_>>>()?;
-    let bytes = rows.iter().map(|row| row.number("bytes")).collect::<anyhow::Result<Vec<_>>>()?;
-    let bytes = bytes.into_iter().fold(0.0, f64::max);
+    let most = |column: &str| {
+        rows.iter().try_fold(0.0, |most, row| anyhow::Ok(row.number(column)?.max(most)))
+    };
     let message = format!(
         "{} connected, the slowest: {}",
         crate::text::counted(rows.len() as u64, "standby connection"),
         lines[0]
     );
-    Ok(check.judged(seconds, message).more("bytes", bytes, Unit::Bytes).details(lines))
+    let is_far = worst.is("catches_up") && worst.number("bytes")? > SOON;
+    let reading = check.judged(most("seconds")?, message);
+    let reading = if is_far { reading.at_least(Outcome::Warning) } else { reading };
+    Ok(reading.more("bytes", most("bytes")?, Unit::Bytes).details(lines))
 }
 
 fn standby_lag(check: &Check, row: &Row) -> anyhow::Result<Reading> {
@@ -176,6 +203,7 @@ fn archiver(check: &Check, server: &Server, rows: &[Row]) -> anyhow::Result<Read
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Moment;
     use crate::config::CheckSettings;
     use crate::db::ServerVersion;
     use crate::health::kind;
@@ -195,6 +223,7 @@ mod tests {
                 role: "monitor".to_owned(),
                 may_monitor: true,
                 skew: 0.0,
+                now: Moment::default(),
             };
             slots(&check, &server, std::slice::from_ref(&row)).unwrap().outcome
         };

@@ -7,29 +7,30 @@ use crate::health::{Check, Outcome, Reading};
 pub(super) const QUESTIONS: &[Question] = &[
     Question {
         kind: "minor-version",
-        sql: |_| String::new(),
+        ask: |_, _| Ok(Vec::new()),
         read: |check, server, _| Ok(minor_version(check, server)),
     },
     Question {
         kind: "clock-skew",
-        sql: |_| String::new(),
+        ask: |_, _| Ok(Vec::new()),
         read: |check, server, _| Ok(clock_skew(check, server)),
     },
 ];
 
 /// Minor releases that are known to exist, by major, and when the major's last one is due, by year and month
-/// (<https://www.postgresql.org/support/versioning/>). There may be newer ones.
+/// (<https://www.postgresql.org/support/versioning/>): those of November 2026, for all majors appear on the same day. There may be
+/// newer ones.
 const RELEASES: &[(u32, u32, &str)] = &[
     (13, 23, "2025-11"),
-    (14, 23, "2026-11"),
+    (14, 25, "2026-11"),
     (15, 20, "2027-11"),
-    (16, 14, "2028-11"),
-    (17, 11, "2029-11"),
+    (16, 16, "2028-11"),
+    (17, 12, "2029-11"),
     (18, 6, "2030-11"),
 ];
 
 fn minor_version(check: &Check, server: &Server) -> Reading {
-    judge_version(check, server.version.0, &crate::clock::now().format("%Y-%m").to_string())
+    judge_version(check, server.version.0, &server.now.format("%Y-%m").to_string())
 }
 
 /// Judges a version by the month of today.
@@ -81,7 +82,7 @@ mod tests {
             Check::new(kind::find("minor-version").unwrap(), "a", &CheckSettings::default());
         let judge = |version, month| judge_version(&check, version, month).outcome;
         assert_eq!(judge(170_002, "2026-11"), Outcome::Warning);
-        assert_eq!(judge(170_011, "2026-11"), Outcome::Ok);
+        assert_eq!(judge(170_012, "2026-11"), Outcome::Ok);
         assert_eq!(judge(170_099, "2026-11"), Outcome::Ok);
         assert_eq!(judge(170_099, "2029-12"), Outcome::Warning);
         assert_eq!(judge(120_022, "2026-11"), Outcome::Warning);

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use postgres::SimpleQueryMessage;
 
 use super::{APPLICATION, LOCK_TIMEOUT};
+use crate::clock::Moment;
 use crate::db::{self, Connection, ServerVersion, Target};
 use crate::stop::Stop;
 
@@ -20,6 +21,8 @@ pub(super) struct Server {
     pub(super) may_monitor: bool,
     /// How far its clock is ahead of this host's, in seconds; it may be half a round trip wrong.
     pub(super) skew: f64,
+    /// When it was asked.
+    pub(super) now: Moment,
 }
 
 /// A row by the names of its columns, as text.
@@ -63,7 +66,14 @@ impl Row {
     }
 }
 
-pub(super) struct Session(Connection);
+/// Nothing that is set in it outlives a statement: behind a pooler the next one may be somebody else's.
+pub(super) struct Session {
+    connection: Connection,
+    /// What is asked for, for errors.
+    what: &'static str,
+    /// How long a statement may take.
+    limit: Duration,
+}
 
 /// Connects, and learns what has to be known.
 pub(super) fn open(
@@ -71,17 +81,12 @@ pub(super) fn open(
     limit: Duration,
     stop: &Stop,
 ) -> anyhow::Result<(Session, Server)> {
-    let mut session = Session(target.connect(APPLICATION, stop)?);
-    let sql = format!(
-        "SET search_path = pg_catalog; SET default_transaction_read_only = on; \
-         SET lock_timeout = {}; SET statement_timeout = {}; \
-         SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby, current_user AS role, \
-         pg_has_role('pg_read_all_stats', 'USAGE') AS monitors, extract(epoch FROM clock_timestamp()) AS clock",
-        LOCK_TIMEOUT.as_millis(),
-        limit.as_millis(),
-    );
+    let connection = target.connect(APPLICATION, stop)?;
+    let mut session = Session { connection, what: "which server it is", limit };
+    let sql = "SELECT current_setting('server_version_num') AS version, pg_is_in_recovery() AS standby, current_user AS role, \
+        pg_has_role('pg_read_all_stats', 'USAGE') AS monitors, extract(epoch FROM clock_timestamp()) AS clock";
     let before = crate::clock::now();
-    let rows = session.rows("which server it is", &sql)?;
+    let rows = session.rows(sql)?;
     let round_trip = crate::clock::now() - before;
     let row = rows.first().context("the server did not say which it is")?;
     let here = (before + round_trip / 2).timestamp_micros();
@@ -94,15 +99,27 @@ pub(super) fn open(
         role: row.text("role").to_owned(),
         may_monitor: row.is("monitors"),
         skew: row.number("clock")? - here,
+        now: before,
     };
     Ok((session, server))
 }
 
 impl Session {
-    /// Runs one statement and returns its rows, in one round trip.
-    pub(super) fn rows(&mut self, what: &str, sql: &str) -> anyhow::Result<Vec<Row>> {
-        let messages = self.0.simple_query(sql);
-        let messages = messages.map_err(|e| db::Error::query(format!("ask for {what}"), e))?;
-        Ok(Row::all(messages))
+    /// Says what is asked for next, and how long each statement may take.
+    pub(super) fn about(&mut self, what: &'static str, limit: Duration) -> &mut Session {
+        (self.what, self.limit) = (what, limit);
+        self
+    }
+
+    /// Runs one statement in a transaction of its own that reads only, and returns its rows, in one round trip.
+    pub(super) fn rows(&mut self, sql: &str) -> Result<Vec<Row>, db::Error> {
+        let messages = self.connection.simple_query(&format!(
+            "SET LOCAL transaction_read_only = on; SET LOCAL search_path = pg_catalog; \
+            SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; {sql}",
+            LOCK_TIMEOUT.as_millis(),
+            self.limit.as_millis(),
+        ));
+        let what = || format!("ask for {}", self.what);
+        messages.map(Row::all).map_err(|e| db::Error::query(what(), e))
     }
 }

@@ -8,10 +8,18 @@ use super::{Question, span};
 use crate::health::{Check, Outcome, Reading, Unit};
 
 pub(super) const QUESTIONS: &[Question] = &[
-    Question { kind: "connections", sql: |_| CONNECTIONS.to_owned(), read: connections },
-    Question { kind: "idle-in-transaction", sql: |_| IDLE.to_owned(), read: idle },
-    Question { kind: "longest-query", sql: |_| LONGEST.to_owned(), read: longest },
-    Question { kind: "lock-waits", sql: lock_waits_sql, read: lock_waits },
+    Question {
+        kind: "connections",
+        ask: |session, _| session.rows(CONNECTIONS),
+        read: connections,
+    },
+    Question { kind: "idle-in-transaction", ask: |session, _| session.rows(IDLE), read: idle },
+    Question { kind: "longest-query", ask: |session, _| session.rows(LONGEST), read: longest },
+    Question {
+        kind: "lock-waits",
+        ask: |session, server| session.rows(&lock_waits_sql(server)),
+        read: lock_waits,
+    },
 ];
 
 /// `reserved_connections` is there from 16 on.
@@ -76,29 +84,37 @@ fn longest(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading> {
     Ok(if reading.outcome == Outcome::Ok { reading } else { reading.details(lines(rows)?) })
 }
 
-/// Since when a lock is waited for is known from 14 on; before, since when the query runs.
+/// Since when a lock is waited for is known from 14 on, but not in the first moment; before, since when the query runs.
+///
+/// Who waits may wait for somebody who waits: the blocker is who stands at the head of that queue and waits for nobody, of
+/// several the one whose transaction is the oldest.
 fn lock_waits_sql(server: &Server) -> String {
     let since = if server.version.major() >= 14 {
-        "coalesce((SELECT min(waitstart) FROM pg_locks AS l WHERE l.pid = a.pid AND NOT l.granted), a.query_start)"
+        "coalesce((SELECT min(waitstart) FROM pg_locks AS l WHERE l.pid = a.pid AND NOT l.granted), clock_timestamp())"
     } else {
         "a.query_start"
     };
     format!(
-        "WITH waiting AS MATERIALIZED (
+        "WITH RECURSIVE waiting AS MATERIALIZED (
             SELECT a.pid, a.usename, a.application_name, a.query, pg_blocking_pids(a.pid) AS blockers,
-                extract(epoch FROM clock_timestamp() - {since}) AS seconds
+                greatest(extract(epoch FROM clock_timestamp() - {since}), 0) AS seconds, count(*) OVER () AS total
             FROM pg_stat_activity AS a
             WHERE a.wait_event_type = 'Lock' AND a.datname = current_database()
             ORDER BY a.query_start LIMIT 50
-        ), root AS (
-            SELECT b.pid, count(*) AS waiters FROM waiting AS w CROSS JOIN LATERAL unnest(w.blockers) AS b (pid)
-            WHERE b.pid NOT IN (SELECT pid FROM waiting) GROUP BY b.pid ORDER BY count(*) DESC LIMIT 1
+        ), behind (waiter, blocker) AS (
+            SELECT pid, unnest(blockers) FROM waiting
+            UNION
+            SELECT b.waiter, unnest(w.blockers) FROM behind AS b JOIN waiting AS w ON w.pid = b.blocker
         )
-        SELECT w.pid, w.usename, w.application_name, w.query, w.seconds,
-            r.pid AS blocker, r.waiters, b.usename AS blocker_user, b.application_name AS blocker_application,
+        SELECT w.pid, w.usename, w.application_name, w.query, w.seconds, w.total,
+            b.blocker, b.usename AS blocker_user, b.application_name AS blocker_application,
             b.state AS blocker_state, b.query AS blocker_query,
             extract(epoch FROM clock_timestamp() - b.xact_start) AS blocker_seconds
-        FROM waiting AS w LEFT JOIN root AS r ON true LEFT JOIN pg_stat_activity AS b ON b.pid = r.pid
+        FROM waiting AS w LEFT JOIN LATERAL (
+            SELECT h.blocker, a.* FROM behind AS h LEFT JOIN pg_stat_activity AS a ON a.pid = h.blocker
+            WHERE h.waiter = w.pid AND h.blocker NOT IN (SELECT pid FROM waiting)
+            ORDER BY a.xact_start LIMIT 1
+        ) AS b ON true
         ORDER BY w.seconds DESC LIMIT 10"
     )
 }
@@ -109,8 +125,9 @@ fn lock_waits(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading
     };
     let seconds = first.number("seconds")?;
     let blocker = match first.get("blocker") {
-        // It has gone in the meantime, or it is a prepared transaction, which has no process.
-        None | Some("0") => "a blocker that is no session: see prepared-transactions".to_owned(),
+        // A prepared transaction has no process.
+        Some("0") => "a blocker that is no session: see prepared-transactions".to_owned(),
+        None => "a blocker that has gone in the meantime".to_owned(),
         Some(pid) => format!(
             "pid {pid} of {} ({}), {}, in its transaction for {}: {}",
             or_unknown(first.text("blocker_user")),
@@ -122,8 +139,7 @@ fn lock_waits(check: &Check, _: &Server, rows: &[Row]) -> anyhow::Result<Reading
     };
     let message =
         format!("{} has waited for a lock for {}, behind {blocker}", who(first), span(seconds));
-    #[expect(clippy::cast_precision_loss, reason = "there are ten at most")]
-    let waiting = rows.len() as f64;
+    let waiting = first.number("total")?;
     Ok(check.judged(seconds, message).more("waiting", waiting, Unit::Count).details(lines(rows)?))
 }
 

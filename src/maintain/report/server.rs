@@ -1,7 +1,7 @@
 //! Sequences near their end, settings worth a look, how much comes from the cache, and how many connections are left.
 
 use crate::db::Error;
-use crate::health::postgres::{Row, SEQUENCES};
+use crate::health::postgres::{Row, every_sequence};
 
 use super::{Asking, Finding, Severity, Topic, float, whole};
 
@@ -16,7 +16,7 @@ pub(super) fn topics(asking: &mut Asking<'_>) -> Result<(), Error> {
 
 /// The health check asks the same: a column of type integer is full long before its sequence is.
 fn sequences(asking: &mut Asking<'_>) -> Result<(), Error> {
-    let Some(rows) = asking.rows("sequence", SEQUENCES)? else { return Ok(()) };
+    let Some(rows) = every_sequence(|sql| asking.rows("sequence", sql))? else { return Ok(()) };
     let mut findings: Vec<Finding> = rows.iter().filter_map(sequence).collect();
     let hidden = rows.first().map_or(0, |row| whole(row, "hidden"));
     if hidden > 0 {
