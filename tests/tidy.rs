@@ -70,6 +70,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "health",
         &[
             BELOW,
+            "archive::folder",
+            "archive::window",
             "backup",
             "certificate",
             "config",

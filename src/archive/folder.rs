@@ -108,6 +108,17 @@ impl Folder {
         Ok(Contents { segments, unfinished: names, parquet })
     }
 
+    /// Looks for the segment of the newest window, and at no other one.
+    pub(crate) fn newest(&self) -> anyhow::Result<Option<Segment>> {
+        let objects = self.storage.list(&self.prefix)?;
+        let names = objects.iter().filter_map(|object| {
+            let path = object.key.as_str().strip_prefix(&self.prefix)?;
+            path.strip_suffix(MANIFEST)?.strip_suffix('/')
+        });
+        // They begin with the window's days.
+        names.max().map(|name| self.segment(name, false)).transpose()
+    }
+
     /// Stores an object that nothing has the name of, but for one with the same content.
     pub(super) fn put_same(&self, name: &str, content: Vec<u8>) -> anyhow::Result<()> {
         let (key, content) = (self.key(name)?, Bytes::from(content));

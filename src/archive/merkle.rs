@@ -36,7 +36,7 @@ impl Tree {
     pub(crate) fn push(&mut self, line: &[u8]) {
         self.lines += 1;
         let mut level = 0;
-        let mut hash: Hash = Sha256::new().chain_update([0]).chain_update(line).finalize().into();
+        let mut hash = leaf(line);
         while level < self.level
             && let Some((_, left)) = self.begun.pop_if(|(begun, _)| *begun == level)
         {
@@ -73,11 +73,57 @@ pub(crate) fn root(blocks: &[Hash]) -> Hash {
         [] => Sha256::new().finalize().into(),
         [one] => *one,
         _ => {
-            // The largest power of two that is less than the number.
-            let (left, right) = blocks.split_at(blocks.len().next_power_of_two() / 2);
+            let (left, right) = halves(blocks);
             node(&root(left), &root(right))
         }
     }
+}
+
+/// Splits more than one block at the largest power of two that is less than their number.
+fn halves(blocks: &[Hash]) -> (&[Hash], &[Hash]) {
+    blocks.split_at(blocks.len().next_power_of_two() / 2)
+}
+
+/// Returns the hash of a line, without its line feed.
+pub(crate) fn leaf(line: &[u8]) -> Hash {
+    Sha256::new().chain_update([0]).chain_update(line).finalize().into()
+}
+
+/// Returns the hashes beside the way from a block up to the root over all (section 2.1.1).
+pub(crate) fn path(blocks: &[Hash], n: usize) -> Vec<Hash> {
+    if blocks.len() < 2 {
+        return Vec::new();
+    }
+    let (left, right) = halves(blocks);
+    let (mut hashes, beside) = if n < left.len() {
+        (path(left, n), root(right))
+    } else {
+        (path(right, n - left.len()), root(left))
+    };
+    hashes.push(beside);
+    hashes
+}
+
+/// Returns the root that a path leads to from leaf `n` of `size`; nothing, if no such path has this length (RFC 9162, section 2.1.3.2).
+pub(crate) fn root_by_path(leaf: Hash, n: u64, size: u64, path: &[Hash]) -> Option<Hash> {
+    let mut last = size.checked_sub(1).filter(|last| n <= *last)?;
+    let (mut n, mut hash) = (n, leaf);
+    for beside in path {
+        if last == 0 {
+            return None;
+        }
+        if n % 2 == 1 || n == last {
+            hash = node(beside, &hash);
+            // Up to where it is a right one: above the last one there is nothing beside.
+            while n % 2 == 0 && n > 0 {
+                (n, last) = (n / 2, last / 2);
+            }
+        } else {
+            hash = node(&hash, beside);
+        }
+        (n, last) = (n / 2, last / 2);
+    }
+    (last == 0).then_some(hash)
 }
 
 fn node(left: &Hash, right: &Hash) -> Hash {
@@ -126,6 +172,23 @@ mod tests {
             let size = usize::try_from(roots.block_lines).unwrap();
             let blocks: Vec<Hash> = lines.chunks(size).map(naive).collect();
             prop_assert_eq!(roots.blocks, blocks);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn a_path_leads_to_the_root_from_its_own_leaf_alone(n in 1..300_usize, at in any::<prop::sample::Index>()) {
+            let leaves: Vec<Hash> = (0..n).map(|n| leaf(&n.to_be_bytes())).collect();
+            let (at, size) = (at.index(n), n as u64);
+            let mut hashes = path(&leaves, at);
+            for other in 0..n {
+                let found = root_by_path(leaves[at], other as u64, size, &hashes);
+                prop_assert_eq!(found == Some(root(&leaves)), other == at);
+            }
+            prop_assert_ne!(root_by_path(leaf(b"other"), at as u64, size, &hashes), Some(root(&leaves)));
+            hashes.push([0; 32]);
+            prop_assert_ne!(root_by_path(leaves[at], at as u64, size, &hashes), Some(root(&leaves)));
         }
     }
 

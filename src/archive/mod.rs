@@ -10,13 +10,16 @@
 
 pub(crate) mod duckdb;
 mod evidence;
+pub(crate) mod export;
 pub(crate) mod folder;
 mod line;
 pub(crate) mod manifest;
 mod merkle;
 mod parquet;
+pub(crate) mod proof;
 pub(crate) mod query_copy;
 pub(crate) mod questions;
+pub(crate) mod restore;
 mod row;
 pub(crate) mod run;
 pub(crate) mod signature;

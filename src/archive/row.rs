@@ -44,6 +44,36 @@ impl Row {
         Ok(())
     }
 
+    /// Appends the line of COPY's that has these values, with its line feed.
+    pub(crate) fn write(&self, line: &mut Vec<u8>) {
+        for (n, value) in self.values().enumerate() {
+            if n > 0 {
+                line.push(b'\t');
+            }
+            let Some(value) = value else {
+                line.extend_from_slice(b"\\N");
+                continue;
+            };
+            for byte in value {
+                let escaped = match byte {
+                    b'\\' => b'\\',
+                    8 => b'b',
+                    b'\t' => b't',
+                    b'\n' => b'n',
+                    11 => b'v',
+                    12 => b'f',
+                    b'\r' => b'r',
+                    other => {
+                        line.push(*other);
+                        continue;
+                    }
+                };
+                line.extend_from_slice(&[b'\\', escaped]);
+            }
+        }
+        line.push(b'\n');
+    }
+
     /// Forgets all values.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
@@ -142,7 +172,10 @@ mod tests {
             row.read(b"earlier\trow").unwrap();
             row.read(&copied(&values)).unwrap();
             let read: Vec<_> = row.values().map(|value| value.map(<[u8]>::to_vec)).collect();
-            prop_assert_eq!(read, values);
+            prop_assert_eq!(&read, &values);
+            let mut line = Vec::new();
+            row.write(&mut line);
+            prop_assert_eq!(line, copied(&values));
         }
 
         #[test]

@@ -51,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) segments: Vec<Archived>,
     /// How many segments got a copy as Parquet, or would.
     pub(crate) copies: usize,
+    /// How many segments there are in the end.
+    pub(crate) there: usize,
     /// Why nothing was added.
     pub(crate) findings: Vec<Finding>,
 }
@@ -81,7 +83,8 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
     }
     let findings = verify::manifests(&contents, request.signers);
     if !findings.is_empty() {
-        return Ok(Outcome { findings, ..Outcome::default() });
+        let there = contents.segments.len();
+        return Ok(Outcome { there, findings, ..Outcome::default() });
     }
     let mut source = Source::open(request.target, audit, request.stop)?;
     let known = contents.segments.iter().filter_map(|segment| segment.manifest.as_ref().ok());
@@ -118,6 +121,7 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
         finished.and_then(|segments| exported.map(|()| segments))
     })?;
     contents.segments.extend(added);
+    outcome.there = contents.segments.len();
     if audit.parquet {
         copies(request, &mut contents, &mut outcome)?;
     }

@@ -84,13 +84,8 @@ impl Source {
         };
         let (oid, schema, table): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
         let (comment, database) = (row.get(3), row.get(4));
-        let settings: String =
-            SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
-        let begin = format!(
-            "{settings} SET search_path = pg_catalog; SET row_security = off; SET statement_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '30s'; \
-             BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
-        );
+        let begin =
+            format!("{} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", Source::set_settings());
         connection
             .batch_execute(&begin)
             .map_err(|e| Error::query("begin a snapshot", e).or_stopped(stop))?;
@@ -141,6 +136,16 @@ impl Source {
     /// Returns the settings, for the manifest.
     pub(crate) fn settings() -> BTreeMap<String, String> {
         SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Returns the statements that make a session write values as the manifest says.
+    pub(super) fn set_settings() -> String {
+        let settings: String =
+            SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
+        format!(
+            "{settings} SET search_path = pg_catalog; SET row_security = off; SET statement_timeout = 0; \
+             SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '30s';"
+        )
     }
 
     /// Returns the day of the oldest row before `cutoff`. Rows from before the year 1 and without a time do not count.
@@ -261,7 +266,7 @@ fn misfit(audit: &AuditTable, what: &str) -> anyhow::Error {
     Failure::new(Exit::Configuration, format!("[[audit]] of {}: {what}", audit.table)).into()
 }
 
-fn quote(name: &str) -> String {
+pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 

@@ -35,6 +35,11 @@ pub(crate) fn cutoff(now: Moment, hot: Duration, period: AuditWindow) -> Option<
     begin(now.checked_sub_signed(hot)?, period)
 }
 
+/// Returns since when the first window is old enough that begins where an archive ends.
+pub(crate) fn due_since(end: Moment, hot: Duration, period: AuditWindow) -> Option<Moment> {
+    next(end, period)?.checked_add_signed(TimeDelta::from_std(hot).ok()?)
+}
+
 /// Returns the windows that are closed and not covered yet, in their order.
 pub(crate) fn closed(
     oldest: Option<Moment>,
@@ -99,6 +104,17 @@ mod tests {
 
     fn window(from: &str, to: &str) -> Window {
         Window { from: moment(from), to: moment(to) }
+    }
+
+    #[test]
+    fn a_window_is_due_when_its_last_row_is_old_enough() {
+        let due = |end, period| due_since(moment(end), Duration::from_secs(30 * DAY), period);
+        assert_eq!(due("2026-09-01", AuditWindow::Month), Some(moment("2026-10-31")));
+        assert_eq!(due("2026-09-01", AuditWindow::Day), Some(moment("2026-10-02")));
+        let month = Duration::from_secs(30 * DAY);
+        assert!(
+            cutoff(moment("2026-10-31"), month, AuditWindow::Month) >= Some(moment("2026-10-01"))
+        );
     }
 
     #[test]

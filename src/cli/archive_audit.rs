@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::Selection;
 use crate::clock::Moment;
+use crate::config::TableName;
 
 /// Archive audit rows that are old enough, as evidence that anybody can check without opsctl
 ///
@@ -42,6 +43,80 @@ pub(crate) enum ArchiveAuditCommand {
     /// in other engines.
     #[command(after_help = QUERY_EXITS)]
     Query(ArchiveQueryArgs),
+    /// Prove that a row was archived, to somebody who may not see the others
+    ///
+    /// The proof is JSON: the row, the hashes from it to the root of its segment, and the signed manifest. `verify_proof.py` checks it
+    /// without opsctl. Of other rows it discloses the time and key of the segment's first and last one, which are in the manifest.
+    #[command(after_help = PROVE_EXITS)]
+    Prove(ArchiveProveArgs),
+    /// Write archived rows of a time as NDJSON or CSV
+    ///
+    /// All segments of that time are read back and verified first; of a damaged one nothing is shown.
+    #[command(after_help = EXPORT_EXITS)]
+    Export(ArchiveExportArgs),
+    /// Load segments into a table
+    ///
+    /// The table is made, or must be empty and have the same columns. Rows are loaded, read back and compared in one transaction.
+    #[command(after_help = RESTORE_EXITS)]
+    Restore(ArchiveRestoreArgs),
+}
+
+/// Which rows, and what of them.
+#[derive(Args, Debug)]
+pub(crate) struct ArchiveExportArgs {
+    /// Only rows from then on
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) from: Option<Moment>,
+    /// Only rows from before then
+    #[arg(long, value_name = "RFC3339")]
+    pub(crate) to: Option<Moment>,
+    /// Write `[redacted]` in place of what is in this column (repeatable)
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) redact: Vec<String>,
+    #[arg(long, value_enum, default_value = "ndjson")]
+    pub(crate) format: ExportFormat,
+    /// Write to a file, and not to standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// How rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ExportFormat {
+    Ndjson,
+    Csv,
+}
+
+/// Which segments go where.
+#[derive(Args, Debug)]
+pub(crate) struct ArchiveRestoreArgs {
+    /// As `archive-audit list` has it
+    #[arg(value_name = "SEGMENT", required = true)]
+    pub(crate) segment: Vec<String>,
+    /// The table, as `name` or `schema.name`
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) to: TableName,
+    /// In another database of the same server
+    #[arg(long, value_name = "NAME")]
+    pub(crate) to_database: Option<String>,
+}
+
+/// Which row, or which proof.
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true))]
+pub(crate) struct ArchiveProveArgs {
+    /// The row's key: a value for each of its columns, as PostgreSQL writes them
+    #[arg(value_name = "KEY", group = "what")]
+    pub(crate) key: Vec<String>,
+    /// Only look in this segment
+    #[arg(long, value_name = "NAME", conflicts_with = "check")]
+    pub(crate) segment: Option<String>,
+    /// Write the proof to a file, and not to standard output
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    pub(crate) out: Option<PathBuf>,
+    /// Check a proof
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub(crate) check: Option<PathBuf>,
 }
 
 /// What is asked, and of which time.
@@ -87,6 +162,9 @@ impl ArchiveAuditArgs {
             Some(ArchiveAuditCommand::List) => "archive-audit list",
             Some(ArchiveAuditCommand::Verify(_)) => "archive-audit verify",
             Some(ArchiveAuditCommand::Query(_)) => "archive-audit query",
+            Some(ArchiveAuditCommand::Prove(_)) => "archive-audit prove",
+            Some(ArchiveAuditCommand::Export(_)) => "archive-audit export",
+            Some(ArchiveAuditCommand::Restore(_)) => "archive-audit restore",
         }
     }
 }
@@ -105,4 +183,17 @@ Exit statuses: 0 everything is as it should be; 3 it is not, or there is no arch
 
 const QUERY_EXITS: &str = "\
 Exit statuses: 0 answered, or printed; 3 there is nothing to ask; 1 failed, or no DuckDB is there; 10 configuration;
+13 storage; 14 deadline; 130, 143 interrupted.";
+
+const PROVE_EXITS: &str = "\
+Exit statuses: 0 proven; 3 there is no such row, the segment is damaged, or the proof is none; 1 failed; 2 wrong usage;
+10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
+
+const EXPORT_EXITS: &str = "\
+Exit statuses: 0 written; 3 a segment is damaged: nothing is written; 1 failed; 2 wrong usage; 10 configuration;
+13 storage; 14 deadline; 130, 143 interrupted.";
+
+const RESTORE_EXITS: &str = "\
+Exit statuses: 0 restored, read back and equal; 3 a segment is damaged, or what came back is something else: nothing
+is restored; 1 failed; 2 wrong usage, or a table that cannot take the rows; 10 configuration; 12 database;
 13 storage; 14 deadline; 130, 143 interrupted.";

@@ -64,9 +64,14 @@ pub(super) fn repository_until(
 
 /// Opens the storage at a location.
 pub(super) fn storage(context: &Context, location: &Location) -> anyhow::Result<Shared> {
+    storage_until(&context.abort, location)
+}
+
+/// The same, of which every wait ends with `stop`.
+pub(super) fn storage_until(stop: &Stop, location: &Location) -> anyhow::Result<Shared> {
     Ok(match location {
         Location::Directory(path) => Arc::new(local::Local::open(path.clone())),
-        Location::S3(settings) => Arc::new(s3::S3::open(settings, &context.abort)?),
+        Location::S3(settings) => Arc::new(s3::S3::open(settings, stop)?),
     })
 }
 

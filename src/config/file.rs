@@ -135,6 +135,7 @@ pub(super) const KEYS: Keys = &[
             "repository",
             "backup",
             "restore-proof",
+            "archive",
             "schedule",
         ],
     ),

@@ -5,6 +5,7 @@
 //! in the folders named after what they ask: `postgres/`, `network/`. `incident/` gathers evidence and judges nothing;
 //! `endpoint/` answers over HTTP. Nothing is changed anywhere by a check, and nothing is repaired.
 
+pub(crate) mod archive;
 pub(crate) mod check;
 pub(crate) mod endpoint;
 pub(crate) mod format;

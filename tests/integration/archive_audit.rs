@@ -144,6 +144,17 @@ fn every_type_is_archived_as_the_server_writes_it() {
         rows.join(", ")
     ));
     assert_eq!((differ.lines().last(), rows.len()), (Some("0"), 2), "{lines}");
+    let restore = ["archive-audit", "restore", "2024/2024-03-01_2024-03-31", "--to", "restored"];
+    archive.sandbox.run(&restore).ends_with(0);
+    let shape = |table: &str| {
+        archive.sql(&format!(
+            "SELECT string_agg(attname || ' ' || format_type(atttypid, atttypmod), ', ' ORDER BY attnum) \
+             FROM pg_attribute WHERE attrelid = '{table}'::regclass AND attnum > 0"
+        ))
+    };
+    assert_eq!(shape("restored"), shape("audit_logs"));
+    let content = |table: &str| archive.sql(&format!("SELECT t::text FROM {table} t ORDER BY 1"));
+    assert_eq!(content("restored"), content("audit_logs"));
 }
 
 #[test]

@@ -118,7 +118,8 @@ fn every_form_is_what_it_should_be_for_all_kinds_and_outcomes() {
         [[health.redis]]\nname = \"it\"\nurl = \"redis://{closed}\"\nretries = 0\n\
         [[health.queue]]\nname = \"it\"\nbroker = \"redis\"\nurl = \"redis://{closed}\"\nretries = 0\n\
         [[health.service]]\nname = \"it\"\nkind = \"docker\"\nsocket = \"nowhere.sock\"\n\
-        [[health.log]]\nname = \"it\"\npath = \"nowhere.log\"\n",
+        [[health.log]]\nname = \"it\"\npath = \"nowhere.log\"\n\
+        [[audit]]\ndatabase = \"alive\"\ntable = \"it\"\ntime_column = \"at\"\nlocation = \"archive\"\nsigning_key = \"key\"\n",
         Cluster::shared().url("postgres")
     );
     sandbox.write("opsctl.toml", &config);
@@ -216,55 +217,6 @@ fn a_dead_server_is_critical_and_the_rest_says_why_it_was_not_asked() {
     assert!(text.contains("17 more could not be asked, because of connect/ip2a\n"), "{text}");
     // Alone it is not known how it stands.
     sandbox.run(&["health-check", "--only", "sequences"]).ends_with(3);
-}
-
-/// A check of every kind: of a server that is there with limits that everything is beyond, and of things that are not there.
-#[test]
-fn every_kind_of_check_is_in_every_form_of_the_answer() {
-    let cluster = Cluster::shared();
-    let sandbox = Sandbox::new("");
-    let url = cluster.url("postgres");
-    sandbox.write(
-        "opsctl.toml",
-        &format!(
-            "[repository]\nlocation = \"backups\"\n\
-            [databases.alive]\nurl = \"{url}\"\n[databases.down]\nurl = \"postgresql:///down?host=/nowhere\"\n\
-            [health.xid-age]\nwarning = 0\ncritical = 0\n[health.multixact-age]\nwarning = 0\n[health.disk]\npaths = [\".\"]\n\
-            [[health.http]]\nname = \"h\"\nurl = \"http://127.0.0.1:1/\"\n[[health.tls]]\nname = \"t\"\nhost = \"127.0.0.1\"\nport = 1\n\
-            [[health.dns]]\nname = \"d\"\nhost = \"localhost\"\n[[health.tcp]]\nname = \"p\"\nhost = \"127.0.0.1\"\nport = 1\n\
-            [[health.redis]]\nname = \"r\"\nurl = \"redis://127.0.0.1:1/0\"\n\
-            [[health.queue]]\nname = \"q\"\nbroker = \"redis\"\nurl = \"redis://127.0.0.1:1/0\"\n\
-            [[health.service]]\nname = \"s\"\nkind = \"systemd\"\nservice = \"no-such\"\n\
-            [[health.log]]\nname = \"l\"\npath = \"no-such.log\"\n"
-        ),
-    );
-    let hint = sandbox.run(&["health-check", "explain", "no-such"]).expect(3).stderr;
-    let kinds = hint.split_once("There are: ").unwrap().1.trim_end().trim_end_matches('.');
-    let wanted: BTreeSet<&str> = kinds.split(", ").collect();
-
-    let run = sandbox.run(&["health-check", "--json"]).expect(2);
-    validate(&run.stdout);
-    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
-    let checks = report["checks"].as_array().unwrap();
-    let text = |check: &serde_json::Value, key: &str| check[key].as_str().unwrap().to_owned();
-    let kinds: BTreeSet<String> = checks
-        .iter()
-        .map(|check| text(check, "name").split('/').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(kinds.iter().map(String::as_str).collect::<BTreeSet<_>>(), wanted);
-    let states: BTreeSet<String> = checks.iter().map(|check| text(check, "status")).collect();
-    assert_eq!(states.len(), 4, "{states:?}");
-
-    let ask = |form: &str| sandbox.run(&["health-check", "--format", form]).expect(2);
-    expect_plugin_output(&ask("nagios"));
-    let file = sandbox.write("metrics", &ask("prometheus").stdout);
-    stock(promtool().args(["check", "metrics"]).stdin(std::fs::File::open(file).unwrap()));
-    let health: serde_json::Value = serde_json::from_str(&ask("health+json").stdout).unwrap();
-    assert_eq!(health["status"], "fail");
-    let file = sandbox.write("junit.xml", &ask("junit").stdout);
-    let script = "import sys, xml.etree.ElementTree as e; print(len(e.parse(sys.argv[1]).findall('.//testcase')))";
-    let cases = stock(Command::new("/usr/bin/python3").args(["-c", script]).arg(file));
-    assert_eq!(cases.trim(), checks.len().to_string());
 }
 
 #[test]

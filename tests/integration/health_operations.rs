@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::archive::Archive;
 use crate::support::s3::S3;
 use crate::support::{Cluster, Sandbox};
 
@@ -140,4 +141,39 @@ fn what_cron_did_not_start_is_said() {
     std::fs::remove_dir_all(sandbox.path("state")).unwrap();
     std::fs::create_dir_all(sandbox.path("state/history.db")).unwrap();
     expect(&sandbox, &name, "2026-11-17T02:30:00Z", "unknown", "the history cannot be read");
+}
+
+#[test]
+fn an_audit_archive_falls_behind() {
+    let archive = Archive::new(
+        "CREATE TABLE audit_logs (id int PRIMARY KEY, at timestamptz NOT NULL);
+        INSERT INTO audit_logs VALUES (1, '2024-05-05 10:00+00')",
+    );
+    let name = format!("archive/{}/audit_logs", archive.database);
+    let ask = |now: &str, expected: &str, message: &str| {
+        expect(&archive.sandbox, &name, now, expected, message);
+    };
+    ask("2025-06-10T03:00:00Z", "unknown", "nothing was ever archived");
+    archive.json(0, &["--now", "2025-05-20T03:00:00Z"]);
+    ask("2025-05-20T04:00:00Z", "ok", "no row was old enough yet");
+    archive.json(0, &["--now", "2025-06-10T03:00:00Z"]);
+    ask("2025-06-30T23:00:00Z", "ok", "archived until 2024-06-01");
+    ask(
+        "2025-07-04T00:00:00Z",
+        "warning",
+        "archived until 2024-06-01, what follows is due since 3 d",
+    );
+    ask("2025-07-16T00:00:00Z", "critical", "what follows is due since 15 d");
+    archive.json(0, &["--now", "2025-07-16T03:00:00Z"]);
+    ask("2025-07-16T04:00:00Z", "ok", "archived until 2024-07-01");
+    let manifest = archive.folder().join("2024/2024-06-01_2024-06-30/manifest.json");
+    std::fs::write(&manifest, "nonsense").unwrap();
+    ask(
+        "2025-07-16T04:00:00Z",
+        "critical",
+        "the manifest of 2024/2024-06-01_2024-06-30 cannot be read",
+    );
+    // A disk that is not mounted.
+    std::fs::remove_dir_all(archive.folder()).unwrap();
+    ask("2025-07-16T04:00:00Z", "critical", "there is no segment, where a run left 2 segments");
 }

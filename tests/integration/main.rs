@@ -13,6 +13,8 @@
 
 mod archive_audit;
 mod archive_parquet;
+mod archive_prove;
+mod archive_restore;
 mod backup;
 mod cleanup_sessions;
 mod cleanup_sessions_faults;

@@ -18,7 +18,7 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::types::Type;
 
 mod kind;
-mod value;
+pub(super) mod value;
 
 pub(crate) use kind::Kind;
 

@@ -52,7 +52,7 @@ fn calendar_day(text: &str, before_christ: bool) -> Option<i64> {
 }
 
 /// Reads a `date` as days since 1970.
-pub(super) fn date(text: &str) -> Option<i32> {
+pub(in crate::archive) fn date(text: &str) -> Option<i32> {
     let (text, before_christ) = era(text);
     i32::try_from(calendar_day(text, before_christ)?).ok()
 }
@@ -77,7 +77,7 @@ fn time(text: &str) -> Option<i64> {
 }
 
 /// Reads a `timestamp`, or in a session in UTC a `timestamptz`, as microseconds since 1970.
-pub(super) fn timestamp(text: &str, utc: bool) -> Option<i64> {
+pub(in crate::archive) fn timestamp(text: &str, utc: bool) -> Option<i64> {
     let (text, before_christ) = era(text);
     let text = if utc { text.strip_suffix("+00")? } else { text };
     let (day, of_day) = text.split_once(' ')?;

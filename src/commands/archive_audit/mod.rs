@@ -1,4 +1,4 @@
-//! `opsctl archive-audit`: old audit rows become segments, which are listed and verified. No row is deleted.
+//! `opsctl archive-audit`: old audit rows become segments, which are listed, verified, asked, and shown or restored. No row is deleted.
 
 use anyhow::Context as _;
 
@@ -15,8 +15,11 @@ use crate::exit::{Exit, Failure};
 use crate::failure;
 
 mod anchor;
+mod export;
+mod prove;
 mod query;
 mod report;
+mod restore;
 
 use anchor::AnchorFile;
 use report::Part;
@@ -50,6 +53,13 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
                 verify_all(context, &name, &audits, anchor.as_mut())
             }
             Some(ArchiveAuditCommand::Query(asked)) => query::query(context, &name, &audits, asked),
+            Some(ArchiveAuditCommand::Export(asked)) => {
+                export::export(context, &name, &audits, asked)
+            }
+            Some(ArchiveAuditCommand::Restore(asked)) => {
+                restore::restore(context, database, &audits, asked)
+            }
+            Some(ArchiveAuditCommand::Prove(asked)) => prove::prove(context, &name, &audits, asked),
         };
         match context.note(&name, work, |part| (part.exit, part.json())) {
             Ok(part) => parts.push(part),
@@ -68,8 +78,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     {
         anchor.write()?;
     }
-    let asked =
-        matches!(args.command, Some(ArchiveAuditCommand::List | ArchiveAuditCommand::Query(_)));
+    let asked = matches!(&args.command, Some(command) if !matches!(command, ArchiveAuditCommand::Verify(_)));
     let asked = asked || args.dry_run;
     let silence = if asked { Silence::Refused } else { Silence::Allowed };
     Ok(report::report(&parts, args.dry_run, exit, silence))

@@ -1,6 +1,6 @@
 //! What `archive-audit` says at its end.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::archive::folder::Contents;
 use crate::archive::run::Outcome;
@@ -14,13 +14,15 @@ pub(super) struct Part {
     pub(super) exit: Exit,
     text: String,
     tables: Vec<Value>,
+    /// The figures of each table, for the history.
+    totals: Map<String, Value>,
     error: Option<String>,
 }
 
 impl Part {
     pub(super) fn new(database: &str) -> Part {
-        let (text, tables) = (String::new(), Vec::new());
-        Part { database: database.to_owned(), exit: Exit::Done, text, tables, error: None }
+        let (text, tables, totals) = (String::new(), Vec::new(), Map::new());
+        Part { database: database.to_owned(), exit: Exit::Done, text, tables, totals, error: None }
     }
 
     pub(super) fn failed(database: &str, exit: Exit, error: String) -> Part {
@@ -35,7 +37,7 @@ impl Part {
 
     /// Adds what was archived of a table, or would be.
     pub(super) fn archived(&mut self, table: &str, outcome: &Outcome, dry_run: bool) {
-        let Outcome { cutoff, segments, copies, findings } = outcome;
+        let Outcome { cutoff, segments, copies, findings, there } = outcome;
         let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
         let (verb, n) = (if dry_run { "would archive" } else { "archived" }, segments.len());
         if findings.is_empty() {
@@ -58,6 +60,8 @@ impl Part {
         self.tables.push(json!({
             "table": table, "cutoff": cutoff, "rows": rows, "segments": list, "parquet": copies, "findings": findings,
         }));
+        let totals = json!({ "rows": rows, "segments": segments.len(), "segments_there": there });
+        self.totals.insert(table.to_owned(), totals);
     }
 
     /// Adds what lies in the archive of a table.
@@ -122,7 +126,7 @@ impl Part {
     /// Returns its part of the document.
     pub(super) fn json(&self) -> Value {
         json!({
-            "database": self.database, "exit": self.exit.number(), "tables": self.tables, "error": self.error,
+            "database": self.database, "exit": self.exit.number(), "tables": self.tables, "totals": self.totals, "error": self.error,
         })
     }
 }

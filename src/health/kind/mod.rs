@@ -14,7 +14,7 @@ mod operations;
 mod postgres;
 
 pub(crate) use host::{CPU, DISK, DISK_FULL, INODES, LOAD, LOG, MEMORY, SERVICE};
-pub(crate) use operations::{BACKUP, REPOSITORY, RESTORE_PROOF, SCHEDULE};
+pub(crate) use operations::{ARCHIVE, BACKUP, REPOSITORY, RESTORE_PROOF, SCHEDULE};
 
 const RUNBOOK: &str = include_str!("../../../runbooks/health-check.md");
 

@@ -1,4 +1,4 @@
-//! Kinds that ask what opsctl itself looks after: backups, their proof, repositories and schedules.
+//! Kinds that ask what opsctl itself looks after: backups, their proof, repositories, archives and schedules.
 
 use std::time::Duration;
 
@@ -33,7 +33,16 @@ pub(crate) const RESTORE_PROOF: Kind = Kind {
     limits: Limits::above(8.0, 15.0),
     ..OF_REPOSITORY
 };
+pub(crate) const ARCHIVE: Kind = Kind {
+    name: "archive",
+    tags: &["audit"],
+    unit: Unit::Days,
+    limits: Limits::above(2.0, 14.0),
+    timeout: Duration::from_secs(8),
+    privilege: "to read the archive",
+    ..Kind::USUAL
+};
 pub(crate) const SCHEDULE: Kind =
     Kind { name: "schedule", tags: &["backup"], unit: Unit::Seconds, ..Kind::USUAL };
 
-pub(super) const KINDS: &[Kind] = &[REPOSITORY, BACKUP, RESTORE_PROOF, SCHEDULE];
+pub(super) const KINDS: &[Kind] = &[REPOSITORY, BACKUP, RESTORE_PROOF, ARCHIVE, SCHEDULE];
