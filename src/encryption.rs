@@ -5,6 +5,9 @@
 
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use crate::sync::lock;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +49,23 @@ impl Recipients {
         self.0.iter().map(ToString::to_string).collect()
     }
 
+    /// Adds a key that is made here, and returns what decrypts with it: what was just encrypted can be read back, until it is dropped.
+    pub(crate) fn with_own(mut self) -> (Recipients, Identities) {
+        let own = age::x25519::Identity::generate();
+        self.0.push(own.to_public());
+        (self, Identities(vec![Box::new(own)]))
+    }
+
+    /// Begins one age file whose content comes piece by piece.
+    pub(crate) fn stream(&self) -> Result<Stream, Error> {
+        let recipients = self.0.iter().map(|r| r as &dyn age::Recipient);
+        let encryptor = age::Encryptor::with_recipients(recipients);
+        let encryptor = encryptor.map_err(|e| Error::Encrypt(e.into()))?;
+        let sealed = Sealed::default();
+        let writer = encryptor.wrap_output(sealed.clone()).map_err(|e| Error::Encrypt(e.into()))?;
+        Ok(Stream { writer, sealed })
+    }
+
     /// Encrypts `plain` into one age file.
     pub(crate) fn encrypt(&self, plain: &[u8]) -> Result<Vec<u8>, Error> {
         let recipients = self.0.iter().map(|r| r as &dyn age::Recipient);
@@ -58,6 +78,47 @@ impl Recipients {
             writer.finish()
         };
         write().map_err(|e| Error::Encrypt(e.into()))
+    }
+}
+
+/// One age file in the making.
+pub(crate) struct Stream {
+    writer: age::stream::StreamWriter<Sealed>,
+    sealed: Sealed,
+}
+
+impl Stream {
+    /// Encrypts some more; returns what is ready of the file.
+    pub(crate) fn push(&mut self, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        self.writer.write_all(plain).map_err(|e| Error::Encrypt(e.into()))?;
+        Ok(self.sealed.take())
+    }
+
+    /// Returns the end of the file.
+    pub(crate) fn end(self) -> Result<Vec<u8>, Error> {
+        self.writer.finish().map_err(|e| Error::Encrypt(e.into()))?;
+        Ok(self.sealed.take())
+    }
+}
+
+/// What is ready, until it is taken.
+#[derive(Clone, Default)]
+struct Sealed(Arc<Mutex<Vec<u8>>>);
+
+impl Sealed {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *lock(&self.0))
+    }
+}
+
+impl Write for Sealed {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -83,14 +144,25 @@ impl Identities {
         Ok(Identities(identities))
     }
 
-    /// Decrypts one whole age file; a cut or changed one is an error.
-    pub(crate) fn decrypt(&self, stored: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Puts these and others together.
+    pub(crate) fn and(mut self, more: Identities) -> Identities {
+        self.0.extend(more.0);
+        self
+    }
+
+    /// Decrypts an age file as it is read; a cut or changed one is an error of the reader.
+    pub(crate) fn reader<R: Read>(&self, stored: R) -> Result<age::stream::StreamReader<R>, Error> {
         let decryptor = age::Decryptor::new(stored).map_err(|e| Error::Decrypt(e.into()))?;
         let identities = self.0.iter().map(|i| &**i as &dyn age::Identity);
-        let mut reader = decryptor.decrypt(identities).map_err(|e| match e {
+        decryptor.decrypt(identities).map_err(|e| match e {
             age::DecryptError::NoMatchingKeys => Error::NoIdentity,
             other => Error::Decrypt(other.into()),
-        })?;
+        })
+    }
+
+    /// Decrypts one whole age file; a cut or changed one is an error.
+    pub(crate) fn decrypt(&self, stored: &[u8]) -> Result<Vec<u8>, Error> {
+        let mut reader = self.reader(stored)?;
         let mut plain = Vec::with_capacity(stored.len());
         reader.read_to_end(&mut plain).map_err(|e| Error::Decrypt(e.into()))?;
         Ok(plain)
@@ -111,6 +183,23 @@ mod tests {
         assert_eq!(identities(key.clone()).decrypt(&stored).unwrap(), plain);
         assert!(matches!(identities(other).decrypt(&stored), Err(Error::NoIdentity)));
         assert!(identities(key).decrypt(&stored[..stored.len() - 1]).is_err());
+    }
+
+    #[test]
+    fn what_comes_piece_by_piece_is_one_file_and_the_own_key_reads_it_too() {
+        let key = age::x25519::Identity::generate();
+        let recipients = Recipients::parse(&[key.to_public().to_string()]).unwrap().unwrap();
+        let (recipients, own) = recipients.with_own();
+        let mut stream = recipients.stream().unwrap();
+        let (mut stored, mut plain) = (Vec::new(), Vec::new());
+        for n in 0..50_u8 {
+            plain.extend_from_slice(&[n; 7777]);
+            stored.extend(stream.push(&[n; 7777]).unwrap());
+        }
+        stored.extend(stream.end().unwrap());
+        for identities in [own, Identities(vec![Box::new(key)])] {
+            assert_eq!(identities.decrypt(&stored).unwrap(), plain);
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! The rows of a segment in its storage: written as they come, and read back line by line.
 //!
 //! Where the storage can append, they are one object, `rows.ndjson.zst`. Elsewhere they are objects of a bounded size whose
-//! concatenation is the same, `rows.ndjson.zst.000001` and so on; a single one has the plain name.
+//! concatenation is the same, `rows.ndjson.zst.000001` and so on; a single one has the plain name. Encrypted, each of them is an age file
+//! by itself, with `.age` at its name's end.
 
+use std::cell::RefCell;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 
+use age::stream::StreamReader;
 use anyhow::Context as _;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -14,9 +17,12 @@ use sha2::{Digest as _, Sha256};
 use crate::archive::folder::Folder;
 use crate::archive::manifest::{File, hex};
 use crate::compression::Encoder;
+use crate::encryption::{self, Stream};
 use crate::stop::Stop;
 use crate::storage::{Overwrite, Writer};
 
+/// The end of an encrypted object's name.
+const AGE: &str = ".age";
 /// The name of the evidence.
 const ROWS: &str = "rows.ndjson.zst";
 /// Lines are compressed so many bytes at once, but for a single one that is larger.
@@ -43,6 +49,7 @@ impl Lines {
             segment: segment.to_owned(),
             encoder: Encoder::for_lines().context("failed to set up compression")?,
             to: None,
+            stream: None,
             files: Vec::new(),
         };
         let (to, from) = mpsc::sync_channel::<Option<Vec<u8>>>(1);
@@ -96,6 +103,8 @@ struct Packer {
     segment: String,
     encoder: Encoder,
     to: Option<To>,
+    /// What encrypts the object, if it is to be.
+    stream: Option<Stream>,
     files: Vec<File>,
 }
 
@@ -110,34 +119,58 @@ impl Packer {
     fn pack(&mut self, raw: &[u8]) -> anyhow::Result<()> {
         let frame = self.encoder.encode(raw).context("failed to compress")?;
         if self.to.is_none() {
-            let key = self.folder.key(&format!("{}/{ROWS}", self.segment))?;
+            let key = self.folder.key(&format!("{}/{}", self.segment, self.name(None)))?;
             self.to = Some(match self.folder.storage.create(&key)? {
                 Some(writer) => To::Joined { writer, sha256: Sha256::new(), bytes: 0 },
                 None => To::Objects { pending: Vec::new() },
             });
         }
+        if let Some(To::Objects { pending }) = &mut self.to
+            && !pending.is_empty()
+            && pending.len() + frame.len() > OBJECT
+        {
+            let full = std::mem::take(pending);
+            self.store(full, false)?;
+        }
+        let frame = self.sealed(frame)?;
+        self.append(&frame)
+    }
+
+    /// Encrypts a frame, if rows are encrypted.
+    fn sealed(&mut self, frame: Vec<u8>) -> anyhow::Result<Vec<u8>> {
+        let Some(recipients) = &self.folder.recipients else { return Ok(frame) };
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            None => self.stream.insert(recipients.stream()?),
+        };
+        Ok(stream.push(&frame)?)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         match &mut self.to {
             None => {}
-            Some(To::Joined { writer, sha256, bytes }) => {
-                writer.append(&frame)?;
-                sha256.update(&frame);
-                *bytes += frame.len() as u64;
+            Some(To::Joined { writer, sha256, bytes: length }) => {
+                writer.append(bytes)?;
+                sha256.update(bytes);
+                *length += bytes.len() as u64;
             }
-            Some(To::Objects { pending }) => {
-                if !pending.is_empty() && pending.len() + frame.len() > OBJECT {
-                    let full = std::mem::replace(pending, frame);
-                    return self.store(full, false);
-                }
-                pending.extend_from_slice(&frame);
-            }
+            Some(To::Objects { pending }) => pending.extend_from_slice(bytes),
         }
         Ok(())
     }
 
-    fn store(&mut self, content: Vec<u8>, is_last: bool) -> anyhow::Result<()> {
+    fn name(&self, number: Option<usize>) -> String {
+        let number = number.map(|number| format!(".{number:06}")).unwrap_or_default();
+        let end = if self.folder.recipients.is_some() { AGE } else { "" };
+        format!("{ROWS}{number}{end}")
+    }
+
+    fn store(&mut self, mut content: Vec<u8>, is_last: bool) -> anyhow::Result<()> {
+        if let Some(stream) = self.stream.take() {
+            content.extend(stream.end()?);
+        }
         let number = self.files.len() + 1;
-        let single = is_last && number == 1;
-        let name = if single { ROWS.to_owned() } else { format!("{ROWS}.{number:06}") };
+        let name = self.name((!is_last || number > 1).then_some(number));
         let (bytes, sha256) = (content.len() as u64, hex(&Sha256::digest(&content)));
         let key = self.folder.key(&format!("{}/{name}", self.segment))?;
         self.folder.storage.put(&key, Bytes::from(content), Overwrite::Refuse)?;
@@ -146,12 +179,17 @@ impl Packer {
     }
 
     fn end(mut self) -> anyhow::Result<Vec<File>> {
+        if let Some(To::Joined { .. }) = self.to
+            && let Some(stream) = self.stream.take()
+        {
+            self.append(&stream.end()?)?;
+        }
         match self.to.take() {
             None => {}
             Some(To::Joined { writer, sha256, bytes }) => {
                 writer.finish()?;
                 let sha256 = hex(&sha256.finalize());
-                self.files.push(File { name: ROWS.to_owned(), bytes, sha256 });
+                self.files.push(File { name: self.name(None), bytes, sha256 });
             }
             Some(To::Objects { pending }) => self.store(pending, true)?,
         }
@@ -166,13 +204,19 @@ pub(super) struct Reading {
     pub(super) wrong: Vec<String>,
     /// Were the lines not looked at, because files are missing or of another size?
     pub(super) unread: bool,
-    /// What is wrong with the compression, or with the end of the last line.
+    /// Were the lines not looked at, because they are encrypted and no identity fits?
+    pub(super) sealed: bool,
+    /// What is wrong with the encryption, the compression, or with the end of the last line.
     pub(super) broken: Option<String>,
 }
 
 impl Reading {
     /// Fails unless all was read, and was as the manifest has it.
     pub(super) fn whole(&self, segment: &str) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.sealed,
+            "segment {segment} is encrypted, and no identity fits: set `identity_file`"
+        );
         let is_whole = self.wrong.is_empty() && self.broken.is_none();
         anyhow::ensure!(is_whole, "segment {segment} is damaged: `archive-audit verify` says how");
         Ok(())
@@ -204,7 +248,7 @@ pub(super) fn read(
     if reading.unread || files.is_empty() {
         return Ok(reading);
     }
-    let mut stored = Stored {
+    let stored = RefCell::new(Stored {
         folder,
         segment,
         files,
@@ -215,9 +259,13 @@ pub(super) fn read(
         wrong: Vec::new(),
         piece: Bytes::new(),
         failure: None,
-    };
-    let broken = lines(&mut stored, &mut take)?;
+    });
+    let is_encrypted = files.iter().any(|file| file.name.ends_with(AGE));
+    let mut plain = Plain { stored: &stored, is_encrypted, n: 0, current: None, sealed: false };
+    let broken = lines(&mut plain, &mut take)?;
+    (reading.sealed, reading.broken) = (plain.sealed, broken.filter(|_| !plain.sealed));
     // The rest counts for the files' hashes, wherever the compression broke.
+    let mut stored = stored.into_inner();
     if stored.failure.is_none() {
         io::copy(&mut stored, &mut io::sink()).ok();
     }
@@ -225,16 +273,15 @@ pub(super) fn read(
         return Err(failure);
     }
     reading.wrong = stored.wrong;
-    reading.broken = broken;
     Ok(reading)
 }
 
 /// Decompresses and splits; returns what is wrong with the content.
 fn lines(
-    stored: &mut Stored<'_>,
+    plain: &mut Plain<'_, '_>,
     take: &mut impl FnMut(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<Option<String>> {
-    let decoder = match zstd::stream::read::Decoder::new(stored) {
+    let decoder = match zstd::stream::read::Decoder::new(plain) {
         Ok(decoder) => decoder,
         Err(error) => return Ok(Some(error.to_string())),
     };
@@ -269,6 +316,12 @@ struct Stored<'s> {
 }
 
 impl Stored<'_> {
+    /// Was all of a file read, or more?
+    fn is_at_end_of(&self, n: usize) -> bool {
+        let is_read = self.files.get(n).is_none_or(|file| self.offset == file.bytes);
+        self.n > n || self.n == n && self.piece.is_empty() && is_read
+    }
+
     /// Fetches the next piece; it is empty at the end.
     fn fetch(&mut self) -> anyhow::Result<()> {
         while let Some(file) = self.files.get(self.n) {
@@ -305,13 +358,104 @@ impl Read for Stored<'_> {
     }
 }
 
+/// What is in the files, decrypted if they are encrypted.
+struct Plain<'r, 's> {
+    stored: &'r RefCell<Stored<'s>>,
+    is_encrypted: bool,
+    /// The file that comes next, and what is left of the one before.
+    n: usize,
+    current: Option<StreamReader<OneFile<'r, 's>>>,
+    /// Does no identity fit?
+    sealed: bool,
+}
+
+impl Read for Plain<'_, '_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if !self.is_encrypted {
+            return self.stored.borrow_mut().read(to);
+        }
+        loop {
+            if let Some(current) = &mut self.current {
+                let length = current.read(to)?;
+                if length > 0 || to.is_empty() {
+                    return Ok(length);
+                }
+            }
+            let (folder, n_files) = {
+                let stored = self.stored.borrow();
+                (stored.folder, stored.files.len())
+            };
+            if self.n == n_files {
+                return Ok(0);
+            }
+            let file = OneFile { stored: self.stored, n: self.n };
+            let opened = match &folder.identities {
+                Some(identities) => identities.reader(file),
+                None => Err(encryption::Error::NoIdentity),
+            };
+            self.sealed = matches!(opened, Err(encryption::Error::NoIdentity));
+            self.current = Some(opened.map_err(io::Error::other)?);
+            self.n += 1;
+        }
+    }
+}
+
+/// One of the files.
+struct OneFile<'r, 's> {
+    stored: &'r RefCell<Stored<'s>>,
+    n: usize,
+}
+
+impl Read for OneFile<'_, '_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let mut stored = self.stored.borrow_mut();
+        if stored.is_at_end_of(self.n) { Ok(0) } else { stored.read(to) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::encryption::Recipients;
     use crate::storage::Shared;
     use crate::storage::memory::Memory;
+
+    #[test]
+    fn what_is_too_large_for_one_object_is_several_and_encrypted_so_is_each() {
+        let key = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p".to_owned();
+        let folder = Folder::new(Arc::new(Memory::without_writers()), "t");
+        let written = folder.encrypted(Recipients::parse(&[key]).unwrap(), None);
+        let mut lines = Lines::new(&written, "s").unwrap();
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut line = || std::iter::repeat_with(|| random.alphanumeric()).take(1 << 20).collect();
+        let sent: Vec<String> = (0..50).map(|_| line()).collect();
+        for line in &sent {
+            lines.push(line.as_bytes()).unwrap();
+        }
+        let files = lines.end().unwrap();
+        let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
+        assert_eq!(names, ["rows.ndjson.zst.000001.age", "rows.ndjson.zst.000002.age"]);
+        let mut come_back = Vec::new();
+        let reading = read(&written, "s", &files, &Stop::new(), |line| {
+            come_back.push(String::from_utf8(line.to_vec())?);
+            Ok(())
+        });
+        reading.unwrap().whole("s").unwrap();
+        assert!(come_back == sent);
+        // Who has no key sees that the files are there, and no line.
+        let mut folder = written.clone();
+        folder.identities = None;
+        let nothing = read(&folder, "s", &files, &Stop::new(), |_| anyhow::bail!("a line"));
+        let nothing = nothing.unwrap();
+        assert!(nothing.sealed && nothing.wrong.is_empty() && nothing.broken.is_none());
+        nothing.whole("s").unwrap_err();
+        let mut other = files.clone();
+        other[1].sha256 = "00".repeat(32);
+        let wrong = read(&folder, "s", &other, &Stop::new(), |_| Ok(())).unwrap();
+        assert_eq!(wrong.wrong, [files[1].name.as_str()]);
+    }
 
     #[test]
     fn what_is_too_large_for_one_object_is_several_whose_concatenation_is_the_same() {

@@ -5,6 +5,7 @@
 //! names are not used again.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use crate::archive::manifest::{MANIFEST, MAX_MANIFEST, Manifest, sha256};
 use crate::archive::query_copy;
 use crate::archive::signature::SUFFIX;
 use crate::archive::window::Window;
+use crate::encryption::{Identities, Recipients};
 use crate::storage::local::Local;
 use crate::storage::{self, Key, Overwrite, Shared};
 
@@ -22,6 +24,10 @@ pub(crate) struct Folder {
     pub(crate) storage: Shared,
     /// `<table>/`
     prefix: String,
+    /// For whom rows are encrypted, if they are.
+    pub(super) recipients: Option<Recipients>,
+    /// What encrypted rows are read with, if anything fits.
+    pub(super) identities: Option<Arc<Identities>>,
 }
 
 /// A segment that is there.
@@ -54,7 +60,25 @@ impl Folder {
         let encode = |byte: u8| {
             if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
         };
-        Folder { storage, prefix: table.bytes().map(encode).collect::<String>() + "/" }
+        let prefix = table.bytes().map(encode).collect::<String>() + "/";
+        Folder { storage, prefix, recipients: None, identities: None }
+    }
+
+    /// Encrypts rows that are written, if there are recipients, and reads encrypted ones with the identities. What this folder itself
+    /// wrote it can always read back: it encrypts for a key of its own as well, which is never stored.
+    pub(crate) fn encrypted(
+        mut self,
+        recipients: Option<Recipients>,
+        identities: Option<Identities>,
+    ) -> Folder {
+        let (recipients, own) = recipients.map(Recipients::with_own).unzip();
+        self.identities = match (own, identities) {
+            (Some(own), Some(identities)) => Some(own.and(identities)),
+            (own, identities) => own.or(identities),
+        }
+        .map(Arc::new);
+        self.recipients = recipients;
+        self
     }
 
     /// Returns the key of an object of a segment, or beside the segments.

@@ -52,6 +52,9 @@ pub(crate) struct Manifest {
     pub(crate) last: Option<Place>,
     /// The sum of the fingerprints of all keys, modulo 2^128, in hexadecimal.
     pub(crate) keys: String,
+    /// The age recipients that can read the files; none if they are not encrypted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) recipients: Vec<String>,
     /// In their order; together they are the lines. None, if there are no rows.
     pub(crate) files: Vec<File>,
     pub(crate) merkle: Merkle,

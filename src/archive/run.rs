@@ -38,6 +38,8 @@ pub(crate) struct Request<'r> {
     pub(crate) signer: &'r Signer,
     pub(crate) signers: &'r Signers,
     pub(crate) now: Moment,
+    /// For whom rows are encrypted, as the configuration has them.
+    pub(crate) recipients: &'r [String],
     /// For how long the storage was told to keep what is stored.
     pub(crate) lock_days: Option<u32>,
     pub(crate) dry_run: bool,
@@ -108,8 +110,9 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
         beside(request)?;
     }
     let late = late(request, &contents, &mut source)?;
-    let windows = late.into_iter().map(|window| (window, true));
-    let windows: Vec<_> = windows.chain(new.into_iter().map(|window| (window, false))).collect();
+    // What is late comes last: it needs what is archived, which may be encrypted, and nothing here to read it with.
+    let windows = new.into_iter().map(|window| (window, false));
+    let windows: Vec<_> = windows.chain(late.into_iter().map(|window| (window, true))).collect();
     let added = thread::scope(|scope| {
         let (to, from) = mpsc::sync_channel(1);
         let (contents, outcome) = (&contents, &mut outcome);
@@ -147,7 +150,8 @@ fn copy(
     spool: Option<Spool>,
 ) -> anyhow::Result<bool> {
     let Ok(manifest) = &segment.manifest else { return Ok(false) };
-    if segment.has_copy || manifest.rows == 0 {
+    // What was encrypted is not shown in the clear later.
+    if segment.has_copy || manifest.rows == 0 || !manifest.recipients.is_empty() {
         return Ok(false);
     }
     if !request.dry_run {
@@ -318,6 +322,7 @@ fn manifest(
         first: written.first,
         last: written.last,
         keys: hex(&written.keys.sum.to_be_bytes()),
+        recipients: request.recipients.to_vec(),
         files: written.files,
         merkle: Merkle::of(&written.roots),
     }

@@ -49,6 +49,8 @@ impl Scene {
             signing_key: "/nowhere".into(),
             allowed_signers: None,
             parquet: true,
+            recipients: Vec::new(),
+            identity_file: None,
         };
         let target = server.target(&database);
         let now = "2025-04-15T00:00:00Z".parse().unwrap();
@@ -71,6 +73,7 @@ impl Scene {
             signer: &self.signer,
             signers: &self.signer.signers(None)?,
             now: self.now,
+            recipients: &[],
             lock_days: None,
             dry_run: false,
             stop: &Stop::new(),

@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     Chain,
     /// A file is missing, or not the one that was stored.
     File,
+    /// Rows are encrypted, and no identity fits. Their files are those that were stored, unless another finding says otherwise.
+    Sealed,
     /// The rows are not those that were archived.
     Rows,
     /// A time between two windows that no segment covers.
@@ -67,6 +69,7 @@ impl fmt::Display for Kind {
             Kind::Signature => "signature",
             Kind::Chain => "chain",
             Kind::File => "file",
+            Kind::Sealed => "sealed",
             Kind::Rows => "rows",
             Kind::Gap => "gap",
             Kind::Overlap => "overlap",
@@ -168,6 +171,11 @@ pub(super) fn rows_seen(
         findings.push(Finding::new(name, Kind::File, what));
     }
     if unread {
+        return Ok(findings);
+    }
+    if reading.sealed {
+        let what = "its rows are encrypted, and no identity fits: they were not looked at";
+        findings.push(Finding::new(name, Kind::Sealed, what));
         return Ok(findings);
     }
     let lines = tree.lines();

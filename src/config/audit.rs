@@ -30,6 +30,10 @@ pub(crate) struct AuditTable {
     pub(crate) allowed_signers: Option<PathBuf>,
     /// Are the rows to be there as Parquet, too?
     pub(crate) parquet: bool,
+    /// age recipients (`age1…`); empty means no encryption.
+    pub(crate) recipients: Vec<String>,
+    /// What encrypted rows are read with.
+    pub(crate) identity_file: Option<PathBuf>,
 }
 
 impl AuditTable {
@@ -68,6 +72,8 @@ pub(super) const AUDIT_KEYS: &[&str] = &[
     "signing_key",
     "allowed_signers",
     "parquet",
+    "recipients",
+    "identity_file",
     "s3",
 ];
 
@@ -85,6 +91,8 @@ pub(super) struct AuditEntry {
     signing_key: PathBuf,
     allowed_signers: Option<PathBuf>,
     parquet: bool,
+    recipients: Vec<String>,
+    identity_file: Option<PathBuf>,
     s3: S3Entry,
 }
 
@@ -144,7 +152,14 @@ impl AuditEntry {
         let allowed_signers = section.path("allowed_signers");
         let time_column = section.parsed("time_column", value::parse_text);
         let signing_key = section.path("signing_key");
+        let recipients = section.strings("recipients", value::parse_recipient);
+        let identity_file = section.path("identity_file");
         let parquet = section.boolean("parquet");
+        if let (Some(At { value: true, line }), Some(_)) = (&parquet, &recipients) {
+            let message =
+                "`parquet` in [[audit]] would have what `recipients` encrypts in the clear";
+            document.problem(*line, message);
+        }
         Some(AuditEntry {
             line,
             table: section.parsed("table", str::parse)?.value,
@@ -156,7 +171,9 @@ impl AuditEntry {
             place: place?,
             signing_key: signing_key?.value,
             allowed_signers: allowed_signers.map(|at| at.value),
-            parquet: parquet.is_none_or(|at| at.value),
+            parquet: parquet.map_or(recipients.is_none(), |at| at.value),
+            recipients: recipients.map(|at| at.value).unwrap_or_default(),
+            identity_file: identity_file.map(|at| at.value),
             s3,
         })
     }
@@ -193,6 +210,8 @@ impl Merge<'_> {
                 signing_key: entry.signing_key.clone(),
                 allowed_signers: entry.allowed_signers.clone(),
                 parquet: entry.parquet,
+                recipients: entry.recipients.clone(),
+                identity_file: entry.identity_file.clone(),
             });
         }
         audits

@@ -271,7 +271,11 @@ impl List<'_> {
         let key = format!("audit.{}", audit.table);
         let location = shown_location(&audit.location);
         let (hot, window) = (format_duration(audit.hot_period), audit.window.word());
-        let formats = if audit.parquet { ", also as Parquet" } else { "" };
+        let formats = match (audit.recipients.is_empty(), audit.parquet) {
+            (false, _) => ", encrypted",
+            (true, true) => ", also as Parquet",
+            (true, false) => "",
+        };
         self.add(&key, format!("older than {hot}, by {window}, to {location}{formats}"));
         if let Location::S3(s3) = &audit.location {
             self.s3(&format!("{key}.s3"), s3);

@@ -11,6 +11,7 @@ use crate::cli::archive_audit::{ArchiveAuditArgs, ArchiveAuditCommand, ArchiveVe
 use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{self, AuditTable, Config, Location, Overrides};
+use crate::encryption::{Identities, Recipients};
 use crate::exit::{Exit, Failure};
 use crate::failure;
 
@@ -116,7 +117,10 @@ fn open_archive(
     })?;
     let storage = open::storage(context, &audit.location)
         .with_context(|| format!("the archive of {} cannot be used", audit.table))?;
-    Ok((Folder::new(storage, &audit.table.to_string()), signer, signers))
+    let folder = Folder::new(storage, &audit.table.to_string());
+    let recipients = Recipients::parse(&audit.recipients)?;
+    let identities = audit.identity_file.as_deref().map(Identities::read).transpose()?;
+    Ok((folder.encrypted(recipients, identities), signer, signers))
 }
 
 fn archive(
@@ -148,6 +152,7 @@ fn archive(
             signer: &signer,
             signers: &signers,
             now: context.now,
+            recipients: &audit.recipients,
             lock_days,
             dry_run,
             stop: &context.stop,

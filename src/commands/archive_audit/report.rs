@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::folder::Contents;
 use crate::archive::run::Outcome;
-use crate::archive::verify::Finding;
+use crate::archive::verify::{Finding, Kind};
 use crate::commands::{Report, Silence};
 use crate::exit::Exit;
 
@@ -98,6 +98,8 @@ impl Part {
         let manifests = contents.segments.iter().filter_map(|s| s.manifest.as_ref().ok());
         let rows: u64 = manifests.map(|manifest| manifest.rows).sum();
         let n = contents.segments.len();
+        let (sealed, findings): (Vec<&Finding>, Vec<&Finding>) =
+            findings.iter().partition(|finding| finding.kind == Kind::Sealed);
         if n == 0 {
             self.exit = self.exit.max(Exit::BadNews);
             self.line(table, "THERE IS NO ARCHIVE");
@@ -106,9 +108,15 @@ impl Part {
         } else {
             self.line(table, &format!("{} FINDINGS in {n} segments", findings.len()));
         }
-        self.findings(findings);
+        if !sealed.is_empty() {
+            let n = sealed.len();
+            self.text.push_str(&format!(
+                "  {n} of them are encrypted, and no identity fits: their files are those that were stored, their rows were not looked at\n"
+            ));
+        }
+        self.findings(findings.iter().copied());
         self.tables.push(json!({
-            "table": table, "segments": n, "rows": rows, "findings": findings,
+            "table": table, "segments": n, "rows": rows, "sealed": sealed.len(), "findings": findings,
         }));
     }
 
@@ -116,7 +124,7 @@ impl Part {
         self.text.push_str(&format!("{} {table}: {what}\n", self.database));
     }
 
-    fn findings(&mut self, findings: &[Finding]) {
+    fn findings<'f>(&mut self, findings: impl IntoIterator<Item = &'f Finding>) {
         for Finding { segment, kind, what } in findings {
             self.exit = self.exit.max(Exit::BadNews);
             self.text.push_str(&format!("  {segment}: {kind}: {what}\n"));
