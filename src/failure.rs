@@ -50,6 +50,7 @@ fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
             storage::Error::Stopped(Stopped(reason)) => exit_of_stop(*reason),
             storage::Error::NotFound { .. }
             | storage::Error::Exists { .. }
+            | storage::Error::Frozen { .. }
             | storage::Error::Denied { .. }
             | storage::Error::Full { .. }
             | storage::Error::Corrupt { .. }
@@ -85,6 +86,13 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         error.chain().find_map(|c| c.downcast_ref::<Failure>()).and_then(|f| f.hint.clone())
     {
         return Some(hint);
+    }
+    let is_frozen = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(storage::Error::Frozen { .. }))
+    };
+    if error.chain().any(is_frozen) {
+        let hint = "Ask for it (`aws s3api restore-object`), and run this again when it is there: after minutes to 48 hours, by storage class and tier.";
+        return Some(hint.to_owned());
     }
     let hint = match exit(error) {
         Exit::Locked => {

@@ -137,6 +137,15 @@ impl AuditEntry {
             }
             let title = "audit.s3".to_owned();
             s3 = S3Entry::read(&Section::open(document, title, table.value, "repository.s3", KEYS));
+            if let Some(At { value, line }) = &s3.storage_class
+                && ["GLACIER", "DEEP_ARCHIVE"].contains(&value.as_str())
+            {
+                let message = format!(
+                    "`storage_class` in [audit.s3]: what goes to {value} cannot be read back at once, by which a segment is \
+                     proven: take GLACIER_IR, or let a lifecycle rule of the bucket move `rows.*` later"
+                );
+                document.problem(*line, message);
+            }
         }
         let window = section.parsed("window", |text| match text {
             "day" => Ok(AuditWindow::Day),

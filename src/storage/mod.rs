@@ -60,6 +60,9 @@ pub(crate) enum Error {
     /// There is no such object.
     #[error("`{key}` does not exist in {place}")]
     NotFound { key: String, place: String },
+    /// The object is in a storage class that has to thaw it before it can be read (S3 Glacier).
+    #[error("`{key}` in {place} is in an archive, and cannot be read before it is thawed")]
+    Frozen { key: String, place: String },
     /// The object exists already and was not replaced.
     #[error("`{key}` exists already in {place}")]
     Exists { key: String, place: String },

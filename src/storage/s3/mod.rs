@@ -187,6 +187,7 @@ impl S3 {
             (404, code, Some(key)) if code != "NoSuchBucket" => {
                 Error::NotFound { key: key.to_string(), place }
             }
+            (_, "InvalidObjectState", Some(key)) => Error::Frozen { key: key.to_string(), place },
             (507, ..) | (_, "QuotaExceeded" | "InsufficientCapacity", _) => {
                 Error::Full { action, place, source: Some(explain(failure)) }
             }

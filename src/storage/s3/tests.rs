@@ -410,6 +410,17 @@ fn a_full_storage_is_told_from_a_denial() {
 }
 
 #[test]
+fn an_object_that_has_to_be_thawed_is_said_so() {
+    let refusal =
+        "<Error><Code>InvalidObjectState</Code><StorageClass>GLACIER</StorageClass></Error>";
+    let (storage, proxy) = spoiled(every("GET", Fate::Answer(403, refusal)));
+    put(&storage, "a").unwrap();
+    assert!(matches!(storage.get(&key("a"), 100), Err(Error::Frozen { .. })));
+    assert!(matches!(storage.get_range(&key("a"), 0, 1), Err(Error::Frozen { .. })));
+    assert_eq!(proxy.count("GET"), 2);
+}
+
+#[test]
 fn a_server_that_hangs_is_given_up() {
     let (storage, proxy) = spoiled(nth("PUT", 1, Fate::Stall(Duration::from_secs(30))));
     let storage = S3 { patience: Duration::from_millis(300), ..storage };
