@@ -87,7 +87,8 @@ unpacked:
 	@scripts/install-brokers.sh >/dev/null
 	@scripts/install-kubernetes-validate.sh >/dev/null
 	@scripts/install-frameworks.sh >/dev/null
-	@scripts/install-readers.sh >/dev/null
+	@scripts/install-python.sh readers >/dev/null
+	@scripts/install-python.sh moto >/dev/null
 
 deny: ## Check dependencies: advisories, licences, sources (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo "make deny: cargo-deny is missing: cargo install --locked cargo-deny" >&2; exit 1; }

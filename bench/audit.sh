@@ -24,7 +24,7 @@ say() { echo "bench: $*" >&2; }
 [ -x "$OPSCTL" ] || die "no opsctl at $OPSCTL: make build"
 OPSCTL=$(realpath "$OPSCTL")
 TIME=$(type -P time) || die "GNU time is not installed"
-readers=$("$here/../scripts/install-readers.sh" </dev/null | tail -n 1)
+readers=$("$here/../scripts/install-python.sh" readers </dev/null | tail -n 1)
 dir=$(mktemp -d /tmp/opsctl-bench.XXXXXX)
 as_server() {
     if [ "$(id -u)" = 0 ]; then setpriv --reuid="$user" --regid="$user" --clear-groups env HOME=/ "$@"; else "$@"; fi

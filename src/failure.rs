@@ -91,7 +91,7 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         matches!(cause.downcast_ref(), Some(storage::Error::Frozen { .. }))
     };
     if error.chain().any(is_frozen) {
-        let hint = "Ask for it (`aws s3api restore-object`), and run this again when it is there: after minutes to 48 hours, by storage class and tier.";
+        let hint = "Ask for it (`opsctl archive-audit thaw`; of a backup: `aws s3api restore-object`), and run this again when it is there: after minutes to 48 hours, by storage class and tier.";
         return Some(hint.to_owned());
     }
     let hint = match exit(error) {

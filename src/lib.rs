@@ -82,6 +82,7 @@
 //!   questions duckdb       the statements that ask them; who answers
 //!   signature              who wrote it, as ssh-keygen knows it
 //!   proof export restore   one row, to somebody who may not see the others; rows of a time; rows back into a table
+//!   thaw                   what is in Glacier
 //!   window row line merkle manifest    what is closed, COPY's text, one line of a row, the tree, the format: pure
 //! sessions/                what is expired goes, and locks that have lapsed:
 //!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents

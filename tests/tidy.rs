@@ -28,7 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("stop", &["sync"]),
     ("certificate", &[]),
     ("compression", &[]),
-    ("encryption", &[]),
+    ("encryption", &["sync"]),
     ("lock", &[]),
     ("json_path", &[]),
     ("id", &["clock"]),

@@ -26,6 +26,7 @@ pub(crate) mod signature;
 pub(crate) mod source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thaw;
 pub(crate) mod verify;
 pub(crate) mod window;
 

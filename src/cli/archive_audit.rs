@@ -56,9 +56,45 @@ pub(crate) enum ArchiveAuditCommand {
     Export(ArchiveExportArgs),
     /// Load segments into a table
     ///
-    /// The table is made, or must be empty and have the same columns. Rows are loaded, read back and compared in one transaction.
+    /// The table is made, or must be empty and have the same columns. Rows are loaded, read back and compared in one transaction. What is
+    /// in Glacier is asked for first.
     #[command(after_help = RESTORE_EXITS)]
     Restore(ArchiveRestoreArgs),
+    /// Ask S3 for segments that are in Glacier, so that they can be read
+    #[command(after_help = THAW_EXITS)]
+    Thaw(ArchiveThawArgs),
+}
+
+/// What is thawed.
+#[derive(Args, Debug)]
+pub(crate) struct ArchiveThawArgs {
+    /// As `archive-audit list` has it
+    #[arg(value_name = "SEGMENT", required = true)]
+    pub(crate) segment: Vec<String>,
+    #[command(flatten)]
+    pub(crate) thaw: ThawOptions,
+}
+
+/// How it is thawed.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct ThawOptions {
+    /// For so many days it can be read
+    #[arg(long, value_name = "DAYS", default_value = "7", value_parser = clap::value_parser!(u32).range(1..=365))]
+    pub(crate) thaw_days: u32,
+    /// How fast, and how dear
+    #[arg(long, value_enum, value_name = "TIER", default_value = "standard")]
+    pub(crate) thaw_tier: ThawTier,
+    /// Wait until it can be read, for hours; --timeout bounds it
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// As S3 calls them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum ThawTier {
+    Standard,
+    Bulk,
+    Expedited,
 }
 
 /// Which rows, and what of them.
@@ -99,6 +135,8 @@ pub(crate) struct ArchiveRestoreArgs {
     /// In another database of the same server
     #[arg(long, value_name = "NAME")]
     pub(crate) to_database: Option<String>,
+    #[command(flatten)]
+    pub(crate) thaw: ThawOptions,
 }
 
 /// Which row, or which proof.
@@ -165,6 +203,7 @@ impl ArchiveAuditArgs {
             Some(ArchiveAuditCommand::Prove(_)) => "archive-audit prove",
             Some(ArchiveAuditCommand::Export(_)) => "archive-audit export",
             Some(ArchiveAuditCommand::Restore(_)) => "archive-audit restore",
+            Some(ArchiveAuditCommand::Thaw(_)) => "archive-audit thaw",
         }
     }
 }
@@ -193,7 +232,11 @@ const EXPORT_EXITS: &str = "\
 Exit statuses: 0 written; 3 a segment is damaged: nothing is written; 1 failed; 2 wrong usage; 10 configuration;
 13 storage; 14 deadline; 130, 143 interrupted.";
 
+const THAW_EXITS: &str = "\
+Exit statuses: 0 it can be read, or was asked for; 1 failed; 2 wrong usage; 10 configuration; 13 storage;
+14 deadline; 130, 143 interrupted.";
+
 const RESTORE_EXITS: &str = "\
 Exit statuses: 0 restored, read back and equal; 3 a segment is damaged, or what came back is something else: nothing
 is restored; 1 failed; 2 wrong usage, or a table that cannot take the rows; 10 configuration; 12 database;
-13 storage; 14 deadline; 130, 143 interrupted.";
+13 storage, or it is being thawed: run it again; 14 deadline; 130, 143 interrupted.";

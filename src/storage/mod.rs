@@ -45,6 +45,17 @@ pub(crate) struct Object {
     pub(crate) locked_until: Option<Moment>,
 }
 
+/// Can an object be read?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Frost {
+    /// Yes, at once.
+    None,
+    /// Not before it is thawed, which nobody asked for.
+    Frozen,
+    /// It is being thawed.
+    Thawing,
+}
+
 /// May an existing object be replaced?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Overwrite {
@@ -147,6 +158,18 @@ pub(crate) trait Storage: Send + Sync {
 
     /// Removes an object. One that is not there is not an error. Folders left empty vanish.
     fn remove(&self, key: &Key) -> Result<()>;
+
+    /// Asks whether an object can be read at once.
+    fn frost(&self, key: &Key) -> Result<Frost> {
+        self.head(key).map(|_| Frost::None)
+    }
+
+    /// Asks for an object to be thawed, so that it can be read for so many days; `tier` is how fast, in S3's words. It takes minutes to
+    /// days. Once more is no error.
+    fn thaw(&self, key: &Key, days: u32, tier: &str) -> Result<()> {
+        let _ = (key, days, tier);
+        Ok(())
+    }
 
     /// Returns the free bytes of the place, where it has such a figure.
     fn free_bytes(&self) -> Result<Option<u64>>;

@@ -10,16 +10,12 @@ use serde_json::Value;
 use crate::support::archive::Archive;
 use crate::support::running::{Running, eventually};
 use crate::support::s3::S3;
-use crate::support::{Run, stock};
+use crate::support::{Run, python, stock};
 
 /// Returns the directory of the other programs, installing them first if need be.
 fn readers() -> &'static Path {
     static READERS: OnceLock<PathBuf> = OnceLock::new();
-    READERS.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-readers.sh");
-        let output = stock(Command::new("bash").arg(script).stdin(Stdio::null()));
-        PathBuf::from(output.lines().last().expect("install-readers.sh says where"))
-    })
+    READERS.get_or_init(|| python("readers"))
 }
 
 /// Reads the Parquet files of an archive with other programs.

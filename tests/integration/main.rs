@@ -13,6 +13,7 @@
 
 mod archive_audit;
 mod archive_encrypted;
+mod archive_glacier;
 mod archive_parquet;
 mod archive_prove;
 mod archive_restore;

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
-use super::open_archive;
 use super::report::Part;
+use super::{only, open_archive};
 use crate::archive::export::{Export, Form, Wanted};
 use crate::archive::verify;
 use crate::cli::archive_audit::{ArchiveExportArgs, ExportFormat};
@@ -21,11 +21,7 @@ pub(super) fn export(
     audits: &[&AuditTable],
     args: &ArchiveExportArgs,
 ) -> anyhow::Result<Part> {
-    let [audit] = audits else {
-        let failure =
-            Failure::new(Exit::Usage, format!("several tables of {database} are archived"));
-        return Err(failure.hint("Name one with --only.").into());
-    };
+    let audit = only(database, audits)?;
     let form = match args.format {
         ExportFormat::Ndjson => Form::Ndjson,
         ExportFormat::Csv => Form::Csv,

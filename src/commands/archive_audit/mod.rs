@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use crate::archive::folder::{Contents, Folder};
+use crate::archive::manifest::Manifest;
 use crate::archive::query_copy;
 use crate::archive::run::{self, Request};
 use crate::archive::signature::{Signer, Signers};
@@ -21,6 +22,7 @@ mod prove;
 mod query;
 mod report;
 mod restore;
+mod thaw;
 
 use anchor::AnchorFile;
 use report::Part;
@@ -60,6 +62,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
             Some(ArchiveAuditCommand::Restore(asked)) => {
                 restore::restore(context, database, &audits, asked)
             }
+            Some(ArchiveAuditCommand::Thaw(asked)) => thaw::thaw(context, &name, &audits, asked),
             Some(ArchiveAuditCommand::Prove(asked)) => prove::prove(context, &name, &audits, asked),
         };
         match context.note(&name, work, |part| (part.exit, part.json())) {
@@ -99,6 +102,33 @@ fn check_names(config: &Config, only: &[String]) -> anyhow::Result<()> {
             Err(failure.hint(format!("There are: {}.", tables.join(", "))).into())
         }
     }
+}
+
+/// Returns the table, where only one can be meant.
+fn only<'a>(database: &str, audits: &[&'a AuditTable]) -> anyhow::Result<&'a AuditTable> {
+    let [audit] = audits else {
+        let message = format!("several tables of {database} are archived");
+        return Err(Failure::new(Exit::Usage, message).hint("Name one with --only.").into());
+    };
+    Ok(audit)
+}
+
+/// Returns the segments with these names, and their manifests.
+fn named<'c>(
+    contents: &'c Contents,
+    audit: &AuditTable,
+    names: &[String],
+) -> anyhow::Result<Vec<(&'c str, &'c Manifest)>> {
+    let find = |name: &String| {
+        let segment = contents.segments.iter().find(|segment| segment.name == *name);
+        let segment = segment.and_then(|s| Some((s.name.as_str(), s.manifest.as_ref().ok()?)));
+        segment.ok_or_else(|| {
+            let message = format!("there is no segment {name} of {}", audit.table);
+            let failure = Failure::new(Exit::Usage, message);
+            failure.hint("`opsctl archive-audit list` has their names.").into()
+        })
+    };
+    names.iter().map(find).collect()
 }
 
 /// What is needed to look at the archive of a table.

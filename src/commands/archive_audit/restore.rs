@@ -2,10 +2,8 @@
 
 use serde_json::json;
 
-use super::open_archive;
 use super::report::Part;
-use crate::archive::folder::Segment;
-use crate::archive::manifest::Manifest;
+use super::{named, only, open_archive, thaw};
 use crate::archive::{restore, verify};
 use crate::cli::archive_audit::ArchiveRestoreArgs;
 use crate::commands::{Context, open};
@@ -19,10 +17,7 @@ pub(super) fn restore(
     args: &ArchiveRestoreArgs,
 ) -> anyhow::Result<Part> {
     let (mut target, name) = open::database(context, database)?;
-    let [audit] = audits else {
-        let failure = Failure::new(Exit::Usage, format!("several tables of {name} are archived"));
-        return Err(failure.hint("Name one with --only.").into());
-    };
+    let audit = only(&name, audits)?;
     if let Some(other) = &args.to_database {
         target = target.with_database(other);
     }
@@ -37,17 +32,13 @@ pub(super) fn restore(
     if let Some(finding) = verify::manifests(&contents, &signers).first() {
         return Err(damaged(&finding.segment, &finding.what).into());
     }
-    let mut segments: Vec<(&str, &Manifest)> = Vec::new();
-    for wanted in &args.segment {
-        let is_it = |segment: &&Segment| segment.name == *wanted;
-        let Some(segment) = contents.segments.iter().find(is_it) else {
-            let message = format!("there is no segment {wanted} of {}", audit.table);
-            let failure = Failure::new(Exit::Usage, message);
-            return Err(failure.hint("`opsctl archive-audit list` has their names.").into());
-        };
-        if let Ok(manifest) = &segment.manifest {
-            segments.push((&segment.name, manifest));
-        }
+    let segments = named(&contents, audit, &args.segment)?;
+    let thawing = thaw::ready(context, &folder, &segments, args.thaw)?.thawing;
+    if thawing > 0 {
+        let message = format!("{thawing} objects of {} are being thawed", args.segment.join(", "));
+        let hint =
+            format!("Run this again when they are there, or with --wait. {}", thaw::PATIENCE);
+        return Err(Failure::new(Exit::Storage, message).hint(hint).into());
     }
     context.progress.set_message(format!("{} {}", audit.table, args.segment.join(" ")));
     let rows = match restore::restore(&target, &folder, &segments, &args.to, &context.stop)? {

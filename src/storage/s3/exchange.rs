@@ -15,14 +15,18 @@ use anyhow::anyhow;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
 use bytes::{Bytes, BytesMut};
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body::{Body, Frame, SizeHint};
 use reqwest::header::HeaderMap;
 use reqwest::{Client, Method};
 use s3::Bucket;
 use s3::command::{Command, HttpMethod};
+use s3::creds::Credentials;
 use s3::error::S3Error;
 use s3::request::Request as _;
 use s3::request::tokio_backend::ReqwestRequest;
+use s3::signing;
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Runtime;
 
 use crate::secret::redact;
@@ -213,6 +217,67 @@ pub(super) fn exchange(
             async move { converse(&client, request, &sent, patience, limit).await },
         )??;
     Ok(Answer { sent_md5, ..answer })
+}
+
+/// Sends `RestoreObject`, which rust-s3 does not know; the signature is put together from its pieces.
+pub(super) fn restore(
+    terms: Terms<'_>,
+    bucket: &Bucket,
+    path: &str,
+    body: &str,
+) -> Result<Answer, Failure> {
+    let Terms { runtime, client, stop, patience, limit } = terms;
+    let to_refresh = bucket.clone();
+    wait(runtime, stop, async move { to_refresh.credentials_refresh().await })??;
+    let (mut url, credentials) = runtime.block_on(async {
+        let request = ReqwestRequest::new(bucket, path, Command::HeadObject).await?;
+        Ok::<_, S3Error>((request.url()?, bucket.credentials().await?))
+    })?;
+    url.set_query(Some("restore="));
+    let headers = signed(bucket, &credentials, &url, body).map_err(Failure::Unsendable)?;
+    let request = client.post(url).headers(headers).body(body.to_owned()).build();
+    let request = request.map_err(|error| Failure::Unsendable(error.without_url().into()))?;
+    let (client, sent) = (client.clone(), AtomicU64::new(0));
+    wait(runtime, stop, async move { converse(&client, request, &sent, patience, limit).await })?
+}
+
+/// Returns the headers of a POST, with its signature (AWS Signature Version 4).
+fn signed(
+    bucket: &Bucket,
+    credentials: &Credentials,
+    url: &reqwest::Url,
+    body: &str,
+) -> anyhow::Result<HeaderMap> {
+    let now = crate::clock::now();
+    let at = time::OffsetDateTime::from_unix_timestamp(now.timestamp())?;
+    let sha256 = hex(&Sha256::digest(body));
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("host", host),
+        ("x-amz-content-sha256", sha256.clone()),
+        ("x-amz-date", now.format("%Y%m%dT%H%M%SZ").to_string()),
+    ] {
+        headers.insert(name, value.parse()?);
+    }
+    if let Some(token) = &credentials.security_token {
+        headers.insert("x-amz-security-token", token.parse()?);
+    }
+    let (access, secret) = (&credentials.access_key, &credentials.secret_key);
+    let access = access.as_deref().ok_or_else(|| anyhow!("there is no access key"))?;
+    let secret = secret.as_deref().ok_or_else(|| anyhow!("there is no secret key"))?;
+    let request = signing::canonical_request("POST", url, &headers, &sha256)?;
+    let to_sign = signing::string_to_sign(&at, &bucket.region, &request)?;
+    let key = signing::signing_key(&at, secret, &bucket.region, "s3")?;
+    let mut hmac = Hmac::<Sha256>::new_from_slice(&key)?;
+    hmac.update(to_sign.as_bytes());
+    let signature = hex(&hmac.finalize().into_bytes());
+    let names = signing::signed_header_string(&headers);
+    let authorization =
+        signing::authorization_header(access, &at, &bucket.region, &names, &signature)?;
+    headers.insert("authorization", authorization.parse()?);
+    Ok(headers)
 }
 
 /// Writes bytes in lower-case hexadecimal.

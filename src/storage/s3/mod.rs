@@ -26,7 +26,7 @@ use crate::clock::{self, Moment};
 use crate::config::{self, ObjectLockMode, ServerSideEncryption};
 use crate::stop::Stop;
 use crate::storage::s3::exchange::{Answer, Failure, Terms, hex};
-use crate::storage::{Error, Key, Object, Overwrite, Result, Storage, Writer};
+use crate::storage::{Error, Frost, Key, Object, Overwrite, Result, Storage, Writer};
 
 /// How often a request is sent, the first time included.
 const ATTEMPTS: u32 = 5;
@@ -64,7 +64,23 @@ pub(crate) struct S3 {
 struct Head {
     object: Object,
     storage_class: Option<String>,
+    /// How far thawing is: `ongoing-request="true"`, or `"false"` when it is done.
+    restore: Option<String>,
 }
+
+impl Head {
+    /// Says whether it can be read, as the reference of `HeadObject` has it.
+    fn frost(&self) -> Frost {
+        match (self.storage_class.as_deref(), self.restore.as_deref()) {
+            (Some(class), None) if FROZEN.contains(&class) => Frost::Frozen,
+            (_, Some(restore)) if restore.contains("ongoing-request=\"true\"") => Frost::Thawing,
+            _ => Frost::None,
+        }
+    }
+}
+
+/// The storage classes that have to be thawed.
+const FROZEN: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
 
 impl S3 {
     /// Prepares the access to a bucket: finds credentials, and sends nothing to the bucket yet.
@@ -129,6 +145,16 @@ impl S3 {
         if prefix.is_empty() { key.to_owned() } else { format!("{prefix}/{key}") }
     }
 
+    fn terms(&self, limit: u64) -> Terms<'_> {
+        Terms {
+            runtime: self.runtime,
+            client: &self.client,
+            stop: &self.stop,
+            patience: self.patience,
+            limit,
+        }
+    }
+
     fn exchange(
         &self,
         key: &Key,
@@ -136,15 +162,8 @@ impl S3 {
         body: Bytes,
         limit: u64,
     ) -> Attempt<Answer> {
-        let terms = Terms {
-            runtime: self.runtime,
-            client: &self.client,
-            stop: &self.stop,
-            patience: self.patience,
-            limit,
-        };
         let path = self.path(key.as_str());
-        let answer = exchange::exchange(terms, &self.bucket, &path, command, body)?;
+        let answer = exchange::exchange(self.terms(limit), &self.bucket, &path, command, body)?;
         self.has_answered.store(true, Ordering::Relaxed);
         Ok(answer)
     }
@@ -544,6 +563,27 @@ impl Storage for S3 {
         Ok(head.object)
     }
 
+    fn frost(&self, key: &Key) -> Result<Frost> {
+        let head = self.retry("look at", || self.ask(key));
+        let head =
+            head.map_err(|failure| self.error(format!("look at `{key}`"), Some(key), failure))?;
+        Ok(head.frost())
+    }
+
+    fn thaw(&self, key: &Key, days: u32, tier: &str) -> Result<()> {
+        let body = format!(
+            "<RestoreRequest xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Days>{days}</Days>\
+             <GlacierJobParameters><Tier>{tier}</Tier></GlacierJobParameters></RestoreRequest>"
+        );
+        let path = self.path(key.as_str());
+        let ask = || exchange::restore(self.terms(ANSWER_LIMIT), &self.bucket, &path, &body);
+        match self.retry("thaw", ask) {
+            Ok(_) => Ok(()),
+            Err(Failure::Refused { code, .. }) if code == "RestoreAlreadyInProgress" => Ok(()),
+            Err(failure) => Err(self.error(format!("thaw `{key}`"), Some(key), failure)),
+        }
+    }
+
     fn get_range(&self, key: &Key, offset: u64, length: u64) -> Result<Bytes> {
         if length == 0 {
             return Ok(Bytes::new());
@@ -675,7 +715,8 @@ fn read_head(key: &Key, headers: &HeaderMap) -> Attempt<Head> {
         md5: text(headers, "etag").and_then(|etag| md5_of(&etag, headers)),
         locked_until,
     };
-    Ok(Head { object, storage_class: text(headers, "x-amz-storage-class") })
+    let storage_class = text(headers, "x-amz-storage-class");
+    Ok(Head { object, storage_class, restore: text(headers, "x-amz-restore") })
 }
 
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {

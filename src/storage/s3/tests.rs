@@ -410,6 +410,25 @@ fn a_full_storage_is_told_from_a_denial() {
 }
 
 #[test]
+fn how_far_thawing_is_is_read_off_the_headers() {
+    let frost = |more: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        let always = [("content-length", "1"), ("last-modified", "Thu, 26 Nov 2026 10:00:00 GMT")];
+        for (name, value) in always.iter().chain(more) {
+            headers.insert(*name, HeaderValue::from_static(value));
+        }
+        read_head(&key("a"), &headers).unwrap().frost()
+    };
+    let class = ("x-amz-storage-class", "DEEP_ARCHIVE");
+    assert_eq!(frost(&[]), Frost::None);
+    assert_eq!(frost(&[("x-amz-storage-class", "GLACIER_IR")]), Frost::None);
+    assert_eq!(frost(&[class]), Frost::Frozen);
+    assert_eq!(frost(&[class, ("x-amz-restore", "ongoing-request=\"true\"")]), Frost::Thawing);
+    let done = "ongoing-request=\"false\", expiry-date=\"Fri, 04 Dec 2026 00:00:00 GMT\"";
+    assert_eq!(frost(&[class, ("x-amz-restore", done)]), Frost::None);
+}
+
+#[test]
 fn an_object_that_has_to_be_thawed_is_said_so() {
     let refusal =
         "<Error><Code>InvalidObjectState</Code><StorageClass>GLACIER</StorageClass></Error>";

@@ -308,6 +308,13 @@ pub(crate) fn version(version: &str) -> PathBuf {
     PathBuf::from(output.lines().last().expect("install-postgres.sh says where"))
 }
 
+/// Returns the directory of some of Python's packages, installing them first if need be: `readers` or `moto`.
+pub(crate) fn python(what: &str) -> PathBuf {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/install-python.sh");
+    let output = stock(Command::new("bash").arg(script).arg(what).stdin(Stdio::null()));
+    PathBuf::from(output.lines().last().expect("install-python.sh says where"))
+}
+
 /// Returns Prometheus' own parser, installing it first if need be.
 pub(crate) fn promtool() -> Command {
     unpacked("promtool")

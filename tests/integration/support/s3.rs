@@ -4,26 +4,36 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use super::{Guarded, Sandbox, start, stock, unique};
+use super::{Guarded, Sandbox, python, start, stock, unique};
 
 const ACCESS_KEY: &str = "opsctltestkey";
 const SECRET_KEY: &str = "opsctl/test+secret";
 
-/// The S3 server that tests share.
+/// An S3 server.
 pub(crate) struct S3 {
     pub(crate) endpoint: String,
+    access_key: String,
+    secret_key: String,
     _server: Guarded,
 }
 
 impl S3 {
-    /// Returns the server, started by the first who asks.
+    /// Starts a server that has a Glacier.
+    pub(crate) fn with_glacier() -> S3 {
+        let server = start("moto.sh", &[python("moto").to_str().unwrap()], &[]);
+        let [endpoint, access_key, secret_key] = server.ready.clone().try_into().unwrap();
+        S3 { endpoint, access_key, secret_key, _server: server }
+    }
+
+    /// Returns the server that tests share, started by the first who asks.
     pub(crate) fn shared() -> &'static S3 {
         static SHARED: OnceLock<S3> = OnceLock::new();
         SHARED.get_or_init(|| {
             let dir = format!("/tmp/opsctl-rgw-{}-{}", std::process::id(), unique());
             let keys = [("RGW_ACCESS_KEY", ACCESS_KEY), ("RGW_SECRET_KEY", SECRET_KEY)];
             let server = start("rgw.sh", &[&dir], &keys);
-            S3 { endpoint: server.ready[0].clone(), _server: server }
+            let (access_key, secret_key) = (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned());
+            S3 { endpoint: server.ready[0].clone(), access_key, secret_key, _server: server }
         })
     }
 
@@ -49,8 +59,8 @@ impl S3 {
     /// Returns the environment by which any S3 client finds the server.
     pub(crate) fn environment(&self) -> [(&'static str, &str); 4] {
         [
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
+            ("AWS_ACCESS_KEY_ID", &self.access_key),
+            ("AWS_SECRET_ACCESS_KEY", &self.secret_key),
             ("AWS_ENDPOINT_URL", &self.endpoint),
             ("AWS_REGION", "us-east-1"),
         ]
@@ -69,7 +79,8 @@ impl S3 {
         command.args(["-sS", "--fail-with-body", "--aws-sigv4", "aws:amz:us-east-1:s3"]);
         // Without it curl 7.88 signs another body than it sends.
         command.args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD", "--user"]);
-        command.arg(format!("{ACCESS_KEY}:{SECRET_KEY}")).arg(format!("{}{path}", self.endpoint));
+        command.arg(format!("{}:{}", self.access_key, self.secret_key));
+        command.arg(format!("{}{path}", self.endpoint));
         command
     }
 
@@ -99,9 +110,20 @@ impl S3 {
         stock(self.curl(&format!("/{bucket}/{key}")).arg("--head")).to_lowercase()
     }
 
+    /// Moves an object to another storage class, as a lifecycle rule does.
+    pub(crate) fn transition(&self, bucket: &str, key: &str, class: &str) {
+        let content = self.get(bucket, key);
+        self.put_as(bucket, key, &content, &["-H", &format!("x-amz-storage-class: {class}")]);
+    }
+
     /// Writes an object.
     pub(crate) fn put(&self, bucket: &str, key: &str, content: &[u8]) {
+        self.put_as(bucket, key, content, &[]);
+    }
+
+    fn put_as(&self, bucket: &str, key: &str, content: &[u8], more: &[&str]) {
         let mut command = self.curl(&format!("/{bucket}/{key}"));
+        command.args(more);
         command.args([
             "-X",
             "PUT",

@@ -1,0 +1,46 @@
+//! Rows of segments that a lifecycle rule moved to Glacier: which have to be thawed before they are read, and the wish that they be.
+
+use crate::archive::folder::Folder;
+use crate::archive::manifest::Manifest;
+use crate::storage::{self, Frost};
+
+/// How many of the objects can be read, and how many not yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Thawed {
+    pub(crate) readable: usize,
+    pub(crate) thawing: usize,
+}
+
+/// How long what is thawed can be read, and how fast it is thawed, in S3's words.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wish {
+    pub(crate) days: u32,
+    pub(crate) tier: &'static str,
+}
+
+/// Asks for what is frozen, and returns how far it is.
+pub(crate) fn thaw(
+    folder: &Folder,
+    segments: &[(&str, &Manifest)],
+    wish: Wish,
+) -> anyhow::Result<Thawed> {
+    let mut thawed = Thawed::default();
+    for (name, manifest) in segments {
+        for file in &manifest.files {
+            let key = folder.key(&format!("{name}/{}", file.name))?;
+            let frost = match folder.storage.frost(&key)? {
+                Frost::Frozen => asked(folder, &key, wish)?,
+                other => other,
+            };
+            let is_readable = frost == Frost::None;
+            *if is_readable { &mut thawed.readable } else { &mut thawed.thawing } += 1;
+        }
+    }
+    Ok(thawed)
+}
+
+fn asked(folder: &Folder, key: &storage::Key, wish: Wish) -> storage::Result<Frost> {
+    folder.storage.thaw(key, wish.days, wish.tier)?;
+    tracing::info!("asked for `{key}` to be thawed");
+    folder.storage.frost(key)
+}
