@@ -16,7 +16,7 @@ UNPACKED := promtool prometheus-pushgateway nginx pgbouncer
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
-WITH_SERVERS := archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
+WITH_SERVERS := archive::deletion::tests archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
 .PHONY: help demo test check lint bench bench-sessions bench-maintain bench-audit build install deps unpacked deny fuzz
 

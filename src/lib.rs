@@ -56,6 +56,7 @@
 //! | segment | the archived rows of one window of an audit table, with their manifest | archive file |
 //! | evidence | the rows of a segment as lines that anybody can read and hash | |
 //! | copy | the rows of a segment as Parquet, for questions; no evidence | |
+//! | hold | what keeps the rows of a time in the table, until somebody ends it | lock |
 //! | anchor | the newest segment that was seen, written down elsewhere | checkpoint |
 //! | finding | one thing that a verification, or `doctor`, found not as it should be | problem |
 //! | plan, apply | what a run would change, and changing it; `--dry-run` stops between the two | |
@@ -76,14 +77,15 @@
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! archive/                 old audit rows as evidence:
-//!   run verify             the stories, from beginning to end
+//!   run verify deletion    the stories, from beginning to end; a row is deleted only by what was read back
+//!   hold                   what must not be deleted, as signed records beside the segments
 //!   source folder evidence    the table in one snapshot; names; the rows of a segment, written and read back
 //!   query_copy parquet     the rows of a segment as Parquet, for questions; the format
 //!   questions duckdb       the statements that ask them; who answers
 //!   signature              who wrote it, as ssh-keygen knows it
 //!   proof export restore   one row, to somebody who may not see the others; rows of a time; rows back into a table
 //!   thaw                   what is in Glacier
-//!   window row line merkle manifest    what is closed, COPY's text, one line of a row, the tree, the format: pure
+//!   window row line merkle manifest retention    what is closed, COPY's text, a row's line, the tree, the format, for how long: pure
 //! sessions/                what is expired goes, and locks that have lapsed:
 //!   plan apply unlock revoke    looking and refusing; deleting in short transactions; accounts; incidents
 //!   audit catalogue replicas sample    the table that is told; what the server says of tables; who is behind; a few rows
@@ -188,6 +190,9 @@
 //! | a cleaning leaves no half of anything, killed at any moment | `killed_at_any_moment_it_leaves_no_half_batch_and_the_next_run_goes_on` |
 //! | what a row has is archived as the server writes it, whatever its type | `every_type_is_archived_as_the_server_writes_it` |
 //! | every closed moment is covered once, and what comes late is archived, too | `every_moment_is_in_exactly_one_window`, `by_any_schedule_every_row_is_in_the_archive_once` |
+//! | a row is never in neither place, whatever happens between and in runs | `by_any_schedule_no_row_is_in_neither_place`, `killed_at_any_moment_and_disturbed_by_others_no_row_is_in_neither_place` |
+//! | rows go only by lines that were proven in the same run | `what_the_storage_says_after_the_proof_changes_nothing` |
+//! | nothing goes under a legal hold, or where the owner protects it | `nothing_goes_while_any_condition_fails`, `runs_delete_where_the_configuration_says_so_and_hold_still_under_a_hold`, `what_its_owner_protects_is_not_touched_and_the_ways_are_named` |
 //! | the tree is that of RFC 6962 | `the_root_is_that_of_the_definition` |
 //! | what is done to an archive is named, also without opsctl | `whatever_is_done_to_an_archive_is_named_here_and_by_the_reference_verifier` |
 //! | a copy for questions has the rows of its segment, and no row is in two of them | `duckdb_pyarrow_and_spark_read_what_postgresql_has`, `killed_at_any_moment_no_row_is_twice_among_the_copies` |

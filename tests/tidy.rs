@@ -96,6 +96,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("archive::line", &["archive::row"]),
     ("archive::merkle", &[]),
     ("archive::window", &["clock", "config::AuditWindow"]),
+    (
+        "archive::retention",
+        &["archive::window", "clock", "config::AuditRetention", "config::RetentionPreset"],
+    ),
+    (
+        "archive::deletion::condition",
+        &["archive::hold::Said", "archive::retention::Kept", "clock", "text"],
+    ),
     ("archive::manifest", &["archive::merkle", "archive::row", "archive::window", "clock"]),
     ("sessions", &[BELOW, "config", "db"]),
     ("sessions::rule", &["config"]),

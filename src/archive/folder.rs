@@ -97,6 +97,12 @@ impl Folder {
         format!("`{}` in {}", self.name(), self.storage.place())
     }
 
+    /// Returns what lies in a folder beside the segments, which ends with `/`, in order.
+    pub(crate) fn beside(&self, folder: &str) -> anyhow::Result<Vec<Key>> {
+        let objects = self.storage.list(&format!("{}{folder}", self.prefix))?;
+        Ok(objects.into_iter().map(|object| object.key).collect())
+    }
+
     /// Looks at all segments: their manifests and signatures, not their rows.
     pub(crate) fn contents(&self) -> anyhow::Result<Contents> {
         let mut names: Vec<String> = Vec::new();
@@ -108,6 +114,10 @@ impl Folder {
             if path.starts_with(query_copy::FOLDER) {
                 let is_temporary = Local::is_temporary(&object.key);
                 if is_temporary { &mut temporary } else { &mut parquet }.push(path.to_owned());
+                continue;
+            }
+            // What lies beside the segments is in folders of one level.
+            if !name.contains('/') {
                 continue;
             }
             if names.last().is_none_or(|last| last != name) {

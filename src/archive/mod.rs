@@ -3,15 +3,17 @@
 //! `window` decides which times are closed, `row` reads what COPY writes, `line` makes evidence of a row, `merkle` and `manifest` make
 //! it checkable, `signature` says by whom: they do no I/O, but that a key is read from its file. `folder` knows the names, `evidence`
 //! writes and reads a segment's rows, `query_copy` makes Parquet of
-//! them, which `questions` are put to by `duckdb`, `source` asks the server. `run` and `verify` are the
-//! stories, from beginning to end.
+//! them, which `questions` are put to by `duckdb`, `source` asks the server. `run`, `verify` and `deletion` are the
+//! stories, from beginning to end; `hold` and `retention` say what must be kept.
 //!
-//! Nothing is ever deleted from a table here, and nothing that lies in an archive is overwritten.
+//! Rows leave a table only by `deletion`, and nothing that lies in an archive is overwritten.
 
+pub(crate) mod deletion;
 pub(crate) mod duckdb;
 mod evidence;
 pub(crate) mod export;
 pub(crate) mod folder;
+pub(crate) mod hold;
 mod line;
 pub(crate) mod manifest;
 mod merkle;
@@ -20,6 +22,7 @@ pub(crate) mod proof;
 pub(crate) mod query_copy;
 pub(crate) mod questions;
 pub(crate) mod restore;
+pub(crate) mod retention;
 mod row;
 pub(crate) mod run;
 pub(crate) mod signature;

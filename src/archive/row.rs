@@ -117,6 +117,13 @@ impl Row {
         Ok(())
     }
 
+    /// Leaves out the values behind the first `n`, and returns whether all of them are NULL.
+    pub(crate) fn shorten(&mut self, n: usize) -> bool {
+        let is_null = self.fields.iter().skip(n).all(Option::is_none);
+        self.fields.truncate(n);
+        is_null
+    }
+
     /// Returns how many values there are.
     pub(crate) fn len(&self) -> usize {
         self.fields.len()

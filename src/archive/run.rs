@@ -43,6 +43,8 @@ pub(crate) struct Request<'r> {
     /// For how long the storage was told to keep what is stored.
     pub(crate) lock_days: Option<u32>,
     pub(crate) dry_run: bool,
+    /// Only what came late for these windows.
+    pub(crate) only_late: Option<&'r [Window]>,
     pub(crate) stop: &'r Stop,
 }
 
@@ -104,7 +106,10 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
     let cutoff = window::cutoff(request.now, audit.hot_period, audit.window)
         .context("`hot_period` goes back to before time began")?;
     let covered: Vec<Window> = known.map(|known| known.window).collect();
-    let new = window::closed(source.oldest(cutoff)?, &covered, cutoff, audit.window)?;
+    let new = match request.only_late {
+        Some(_) => Vec::new(),
+        None => window::closed(source.oldest(cutoff)?, &covered, cutoff, audit.window)?,
+    };
     let mut outcome = Outcome { cutoff: Some(cutoff), ..Outcome::default() };
     if !request.dry_run {
         beside(request)?;
@@ -184,6 +189,7 @@ fn late(
         keys.sum = keys.sum.wrapping_add(manifest.keys());
     }
     let mut late = Vec::new();
+    archived.retain(|window, _| request.only_late.is_none_or(|only| only.contains(window)));
     for (window, archived) in archived {
         request.stop.check()?;
         let found = source.keys(window)?;

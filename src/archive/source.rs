@@ -3,7 +3,7 @@
 //! It only reads. A policy of row-level security that hides rows is an error, not a smaller archive.
 
 use std::collections::BTreeMap;
-use std::io::BufRead as _;
+use std::io::BufRead;
 
 use anyhow::Context as _;
 use chrono::NaiveDate;
@@ -27,12 +27,13 @@ const SETTINGS: [(&str, &str); 6] = [
     ("lc_monetary", "C"),
 ];
 
-/// A table in a snapshot.
+/// A table in a snapshot, or in a session that may delete from it.
 pub(crate) struct Source {
-    connection: Connection,
-    stop: Stop,
+    pub(super) connection: Connection,
+    pub(super) stop: Stop,
+    pub(super) oid: u32,
     /// As SQL wants it.
-    quoted: String,
+    pub(super) quoted: String,
     pub(crate) facts: Facts,
 }
 
@@ -68,6 +69,24 @@ impl Keys {
 impl Source {
     /// Begins a snapshot, and makes sure that the table is as the configuration has it.
     pub(crate) fn open(target: &Target, audit: &AuditTable, stop: &Stop) -> anyhow::Result<Source> {
+        Source::open_with(target, audit, stop, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    }
+
+    /// The same without a snapshot: every statement sees what is there when it begins.
+    pub(super) fn open_to_write(
+        target: &Target,
+        audit: &AuditTable,
+        stop: &Stop,
+    ) -> anyhow::Result<Source> {
+        Source::open_with(target, audit, stop, "")
+    }
+
+    fn open_with(
+        target: &Target,
+        audit: &AuditTable,
+        stop: &Stop,
+        begin: &str,
+    ) -> anyhow::Result<Source> {
         let mut connection = target.connect("opsctl archive-audit", stop)?;
         let failed =
             |e| Error::query(format!("look at the table {}", audit.table), e).or_stopped(stop);
@@ -84,11 +103,10 @@ impl Source {
         };
         let (oid, schema, table): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
         let (comment, database) = (row.get(3), row.get(4));
-        let begin =
-            format!("{} BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", Source::set_settings());
+        let begin = format!("{} {begin}", Source::set_settings("SET"));
         connection
             .batch_execute(&begin)
-            .map_err(|e| Error::query("begin a snapshot", e).or_stopped(stop))?;
+            .map_err(|e| Error::query("prepare the session", e).or_stopped(stop))?;
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
                    (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text";
         let row = connection.query_one(sql, &[]).map_err(failed)?;
@@ -130,7 +148,7 @@ impl Source {
             wal_position,
         };
         let quoted = format!("{}.{}", quote(&schema), quote(&table));
-        Ok(Source { connection, stop: stop.clone(), quoted, facts })
+        Ok(Source { connection, stop: stop.clone(), oid, quoted, facts })
     }
 
     /// Returns the settings, for the manifest.
@@ -138,13 +156,13 @@ impl Source {
         SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    /// Returns the statements that make a session write values as the manifest says.
-    pub(super) fn set_settings() -> String {
+    /// Returns the statements that make a session write values as the manifest says, or a transaction if each is a SET LOCAL.
+    pub(super) fn set_settings(set: &str) -> String {
         let settings: String =
-            SETTINGS.iter().map(|(name, value)| format!("SET {name} = '{value}'; ")).collect();
+            SETTINGS.iter().map(|(name, value)| format!("{set} {name} = '{value}'; ")).collect();
         format!(
-            "{settings} SET search_path = pg_catalog; SET row_security = off; SET statement_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0; SET lock_timeout = '30s';"
+            "{settings} {set} search_path = pg_catalog; {set} row_security = off; {set} statement_timeout = 0; \
+             {set} idle_in_transaction_session_timeout = 0; {set} lock_timeout = '30s';"
         )
     }
 
@@ -181,6 +199,15 @@ impl Source {
         Ok(keys)
     }
 
+    /// Is there any row of a window?
+    pub(super) fn has_rows(&mut self, window: Window) -> Result<bool, Error> {
+        let sql =
+            format!("SELECT EXISTS (SELECT FROM {} WHERE {})", self.quoted, self.within(window));
+        let row = self.connection.query_one(&sql, &[]);
+        let row = row.map_err(|e| Error::query("look for rows", e).or_stopped(&self.stop))?;
+        Ok(row.get(0))
+    }
+
     /// Gives every row of a window to `take`, in the order of time and key.
     pub(crate) fn rows(
         &mut self,
@@ -207,17 +234,8 @@ impl Source {
     ) -> anyhow::Result<()> {
         let what = format!("read the rows of {}", self.facts.table);
         let reader = self.connection.copy_out(sql);
-        let mut reader = reader.map_err(|e| Error::query(&*what, e).or_stopped(&self.stop))?;
-        let (mut line, mut row) = (Vec::new(), Row::default());
-        loop {
-            line.clear();
-            let length = reader.read_until(b'\n', &mut line);
-            if length.map_err(|e| Error::copy(&*what, e).or_stopped(&self.stop))? == 0 {
-                return Ok(());
-            }
-            row.read(&line)?;
-            take(&row)?;
-        }
+        let reader = reader.map_err(|e| Error::query(&*what, e).or_stopped(&self.stop))?;
+        copy(reader, &what, &self.stop, &mut |row| take(row))
     }
 
     fn within(&self, window: Window) -> String {
@@ -230,6 +248,25 @@ impl Facts {
     /// Returns where the columns of the key are among all columns.
     pub(crate) fn key_positions(&self) -> Vec<usize> {
         positions(&self.columns, &self.key)
+    }
+}
+
+/// Gives every row of a COPY to `take`.
+pub(super) fn copy(
+    mut reader: impl BufRead,
+    what: &str,
+    stop: &Stop,
+    take: &mut dyn FnMut(&mut Row) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (mut line, mut row) = (Vec::new(), Row::default());
+    loop {
+        line.clear();
+        let length = reader.read_until(b'\n', &mut line);
+        if length.map_err(|e| Error::copy(what, e).or_stopped(stop))? == 0 {
+            return Ok(());
+        }
+        row.read(&line)?;
+        take(&mut row)?;
     }
 }
 

@@ -21,16 +21,16 @@ use crate::storage::faulty::{Fault, Faulty};
 use crate::storage::memory::Memory;
 
 /// A table with rows in three months that are over.
-struct Scene {
+pub(super) struct Scene {
     database: String,
-    target: Target,
-    audit: AuditTable,
-    signer: Signer,
+    pub(super) target: Target,
+    pub(super) audit: AuditTable,
+    pub(super) signer: Signer,
     now: Moment,
 }
 
 impl Scene {
-    fn new(rows: u32) -> Scene {
+    pub(super) fn new(rows: u32) -> Scene {
         let server = testing::server();
         let database = server.create_database();
         let sql = format!(
@@ -51,6 +51,9 @@ impl Scene {
             parquet: true,
             recipients: Vec::new(),
             identity_file: None,
+            delete: false,
+            delete_min_age: std::time::Duration::from_secs(7 * 86_400),
+            retention: None,
         };
         let target = server.target(&database);
         let now = "2025-04-15T00:00:00Z".parse().unwrap();
@@ -61,11 +64,11 @@ impl Scene {
         testing::server().sql(&self.database, sql);
     }
 
-    fn folder(storage: Shared) -> Folder {
+    pub(super) fn folder(storage: Shared) -> Folder {
         Folder::new(storage, "public.logs")
     }
 
-    fn run(&self, storage: Shared) -> anyhow::Result<Outcome> {
+    pub(super) fn run(&self, storage: Shared) -> anyhow::Result<Outcome> {
         run::run(&Request {
             target: &self.target,
             audit: &self.audit,
@@ -76,6 +79,7 @@ impl Scene {
             recipients: &[],
             lock_days: None,
             dry_run: false,
+            only_late: None,
             stop: &Stop::new(),
         })
     }

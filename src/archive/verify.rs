@@ -39,6 +39,8 @@ pub(crate) enum Kind {
     Anchor,
     /// A Parquet file, or what vouches for it. No evidence is concerned.
     Copy,
+    /// A row in the table is not as it was archived.
+    Changed,
 }
 
 /// One thing that is not as it should be.
@@ -75,6 +77,7 @@ impl fmt::Display for Kind {
             Kind::Overlap => "overlap",
             Kind::Anchor => "anchor",
             Kind::Copy => "copy",
+            Kind::Changed => "changed",
         })
     }
 }

@@ -12,7 +12,8 @@ use crate::config::TableName;
 ///
 /// Each closed window of a table of `[[audit]]` becomes a segment: its rows as lines of JSON, and a signed manifest with their
 /// Merkle root and the hash of the manifest before. A segment is there when all was read back and computed again. Rows that arrive
-/// late become a segment of their own. Nothing is overwritten, and no row is deleted from the table.
+/// late become a segment of their own. Nothing is overwritten. Rows are deleted from the table only with `delete = "after-verify"` or
+/// by `delete`, if their segment was read back in the same run and they are as they were archived.
 #[derive(Args, Debug)]
 #[command(after_help = ARCHIVE_AUDIT_EXITS)]
 pub(crate) struct ArchiveAuditArgs {
@@ -23,8 +24,8 @@ pub(crate) struct ArchiveAuditArgs {
     /// Only this table, as `[[audit]]` has it (repeatable)
     #[arg(long, value_name = "TABLE", global = true)]
     pub(crate) only: Vec<String>,
-    /// Say what would be archived, and do nothing
-    #[arg(long)]
+    /// Say what would be archived or deleted, and do nothing
+    #[arg(long, global = true)]
     pub(crate) dry_run: bool,
 }
 
@@ -63,6 +64,12 @@ pub(crate) enum ArchiveAuditCommand {
     /// Ask S3 for segments that are in Glacier, so that they can be read
     #[command(after_help = THAW_EXITS)]
     Thaw(ArchiveThawArgs),
+    /// Delete the rows of segments from the table, if they are as they were archived
+    #[command(after_help = DELETE_EXITS)]
+    Delete(ArchiveDeleteArgs),
+    /// Legal holds: while one is in force, no row that it covers is deleted
+    #[command(subcommand, after_help = HOLD_EXITS)]
+    Hold(ArchiveHoldCommand),
 }
 
 /// What is thawed.
@@ -183,6 +190,67 @@ pub(crate) enum QueryEngine {
     Athena,
 }
 
+/// Whose rows are deleted.
+#[derive(Args, Debug)]
+pub(crate) struct ArchiveDeleteArgs {
+    /// Segments as `list` names them, such as 2024/2024-03-01_2024-03-31
+    #[arg(value_name = "SEGMENT", required = true)]
+    pub(crate) segments: Vec<String>,
+    /// Do not ask for this segment (repeatable)
+    #[arg(long, value_name = "SEGMENT")]
+    pub(crate) yes: Vec<String>,
+}
+
+/// What is said about a hold.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ArchiveHoldCommand {
+    /// Put a hold on all rows of the selected tables, or on those of a time
+    Add(HoldAddArgs),
+    /// End a hold
+    Remove(HoldRemoveArgs),
+    /// Show all holds, those that are over as well
+    List,
+}
+
+/// A new hold.
+#[derive(Args, Debug)]
+pub(crate) struct HoldAddArgs {
+    /// Its name, such as that of a case
+    #[arg(value_name = "HOLD", value_parser = parse_hold)]
+    pub(crate) hold: String,
+    /// Why, in a few words
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+    /// Only rows from this day on (UTC)
+    #[arg(long, value_name = "DAY", value_parser = parse_day)]
+    pub(crate) from: Option<Moment>,
+    /// Only rows before this day (UTC)
+    #[arg(long, value_name = "DAY", value_parser = parse_day)]
+    pub(crate) to: Option<Moment>,
+}
+
+/// A hold that ends.
+#[derive(Args, Debug)]
+pub(crate) struct HoldRemoveArgs {
+    /// Its name
+    #[arg(value_name = "HOLD")]
+    pub(crate) hold: String,
+    /// Why, in a few words
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) why: String,
+}
+
+fn parse_hold(text: &str) -> Result<String, String> {
+    let is_plain = !text.trim().is_empty() && !text.contains(char::is_control);
+    is_plain.then(|| text.to_owned()).ok_or_else(|| "a hold needs a name".to_owned())
+}
+
+fn parse_day(text: &str) -> Result<Moment, String> {
+    let day = text.parse::<chrono::NaiveDate>();
+    let day = day.map_err(|_| format!("`{text}` is not a day like 2024-03-01"))?;
+    Ok(day.and_time(chrono::NaiveTime::MIN).and_utc())
+}
+
 /// What the archive is compared with.
 #[derive(Args, Debug)]
 pub(crate) struct ArchiveVerifyArgs {
@@ -204,14 +272,17 @@ impl ArchiveAuditArgs {
             Some(ArchiveAuditCommand::Export(_)) => "archive-audit export",
             Some(ArchiveAuditCommand::Restore(_)) => "archive-audit restore",
             Some(ArchiveAuditCommand::Thaw(_)) => "archive-audit thaw",
+            Some(ArchiveAuditCommand::Delete(_)) => "archive-audit delete",
+            Some(ArchiveAuditCommand::Hold(ArchiveHoldCommand::List)) => "archive-audit hold list",
+            Some(ArchiveAuditCommand::Hold(_)) => "archive-audit hold",
         }
     }
 }
 
 const ARCHIVE_AUDIT_EXITS: &str = "\
 Exit statuses: 0 every closed window is archived; 1 failed; 3 the archive is not as it was left: nothing is added
-to it; 10 configuration, or it does not fit the table; 11 another one is at work on the database; 12 database;
-13 storage; 14 deadline: the next run goes on; 130, 143 interrupted.";
+to it and nothing is deleted, or rows are not as they were archived: they stay; 10 configuration, or it does not
+fit the table; 11 another one is at work on the database; 12 database; 13 storage; 14 deadline: the next run goes on; 130, 143 interrupted.";
 
 const LIST_EXITS: &str = "\
 Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
@@ -240,3 +311,13 @@ const RESTORE_EXITS: &str = "\
 Exit statuses: 0 restored, read back and equal; 3 a segment is damaged, or what came back is something else: nothing
 is restored; 1 failed; 2 wrong usage, or a table that cannot take the rows; 10 configuration; 12 database;
 13 storage, or it is being thawed: run it again; 14 deadline; 130, 143 interrupted.";
+
+const DELETE_EXITS: &str = "\
+Exit statuses: 0 what is in the segments is not in the table any more, but for rows that somebody has locked; 1 failed,
+not confirmed, or it is not time yet; 2 nobody to ask: --yes is missing, or no such segment; 3 the archive is not as it
+was left, or rows are not as they were archived: they stay; 10 configuration, or something protects the table;
+11 another one is at work on the database; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
+After any of them a row is in the table unless it is in the archive.";
+
+const HOLD_EXITS: &str = "\
+Exit statuses: 0 said, or listed; 1 failed, or it is so already; 10 configuration; 13 storage; 130, 143 interrupted.";

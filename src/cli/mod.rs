@@ -121,6 +121,8 @@ const QUESTIONS: &[&str] = &[
     "db-maintain report",
     "archive-audit list",
     "archive-audit query",
+    "archive-audit hold",
+    "archive-audit hold list",
 ];
 
 impl Command {

@@ -311,6 +311,13 @@ impl Context {
         lock(&self.observed).get_or_insert_default().extend(observations);
     }
 
+    /// Says who types this: behind sudo, who typed that.
+    pub(crate) fn who(&self) -> String {
+        let names = ["SUDO_USER", "LOGNAME", "USER"];
+        let name = names.iter().find_map(|name| self.environment.get(name)).unwrap_or("somebody");
+        format!("{}@{}", name.replace(char::is_control, " "), history::host())
+    }
+
     /// Lets the deadline run, if there is one.
     pub(crate) fn set_deadline(&self, timeout: Option<Duration>) {
         if let Some(timeout) = timeout {

@@ -24,7 +24,7 @@ fn begin(context: &Context, duration: std::time::Duration, why: &str) -> anyhow:
         begun_at: context.now,
         until: context.now + duration,
         why: why.replace(char::is_control, " "),
-        who: who(context),
+        who: context.who(),
     };
     let noted = context.history.with(|store| store.begin_silence(&silence));
     noted.context("the silence could not be noted")?;
@@ -59,11 +59,4 @@ fn end(context: &Context) -> anyhow::Result<Report> {
     let text = if ended == 0 { "There was no silence.\n" } else { "The silence is over.\n" };
     let json = serde_json::json!({ "ended": ended });
     Ok(Report { exit: Exit::Done, text: text.to_owned(), json, silence: Silence::Allowed })
-}
-
-/// Says who types this: behind sudo, who typed that.
-fn who(context: &Context) -> String {
-    let names = ["SUDO_USER", "LOGNAME", "USER"];
-    let name = names.iter().find_map(|name| context.environment.get(name)).unwrap_or("somebody");
-    format!("{}@{}", name.replace(char::is_control, " "), crate::history::host())
 }

@@ -34,6 +34,50 @@ pub(crate) struct AuditTable {
     pub(crate) recipients: Vec<String>,
     /// What encrypted rows are read with.
     pub(crate) identity_file: Option<PathBuf>,
+    /// Do runs delete rows whose segment they read back? By hand it can be done in any case.
+    pub(crate) delete: bool,
+    /// How old a segment must be before its rows are deleted: 7 days or more.
+    pub(crate) delete_min_age: Duration,
+    pub(crate) retention: Option<AuditRetention>,
+}
+
+/// How long the archive of a table must be kept, in the operator's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct AuditRetention {
+    pub(crate) preset: RetentionPreset,
+    /// What the operator says: it can only lengthen what the preset says.
+    pub(crate) days: u32,
+}
+
+/// Why an archive must be kept; for how long is known in `archive::retention`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RetentionPreset {
+    PciDss,
+    Hipaa,
+    Sox,
+    Lmrda,
+    Policy,
+}
+
+impl RetentionPreset {
+    pub(crate) const ALL: [RetentionPreset; 5] = [
+        RetentionPreset::PciDss,
+        RetentionPreset::Hipaa,
+        RetentionPreset::Sox,
+        RetentionPreset::Lmrda,
+        RetentionPreset::Policy,
+    ];
+
+    /// Returns the word for it in the file.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            RetentionPreset::PciDss => "pci-dss",
+            RetentionPreset::Hipaa => "hipaa",
+            RetentionPreset::Sox => "sox",
+            RetentionPreset::Lmrda => "lmrda",
+            RetentionPreset::Policy => "policy",
+        }
+    }
 }
 
 impl AuditTable {
@@ -74,6 +118,10 @@ pub(super) const AUDIT_KEYS: &[&str] = &[
     "parquet",
     "recipients",
     "identity_file",
+    "delete",
+    "delete_min_age",
+    "retention",
+    "retention_days",
     "s3",
 ];
 
@@ -93,6 +141,9 @@ pub(super) struct AuditEntry {
     parquet: bool,
     recipients: Vec<String>,
     identity_file: Option<PathBuf>,
+    delete: bool,
+    delete_min_age: Option<Duration>,
+    retention: Option<AuditRetention>,
     s3: S3Entry,
 }
 
@@ -156,6 +207,17 @@ impl AuditEntry {
             let period = value::parse_duration(text)?;
             if period < DAY { Err(format!("{} is less than 1d", quote(text))) } else { Ok(period) }
         });
+        let delete = section.parsed("delete", |text| match text {
+            "off" => Ok(false),
+            "after-verify" => Ok(true),
+            _ => Err(format!("{} is not off or after-verify", quote(text))),
+        });
+        let delete_min_age = section.parsed("delete_min_age", |text| {
+            let age = value::parse_duration(text)?;
+            let too_short = age < DELETE_MIN_AGE;
+            if too_short { Err(format!("{} is less than 7d", quote(text))) } else { Ok(age) }
+        });
+        let retention = retention(document, section);
         let key = section.strings("key", value::parse_text);
         let database = section.parsed("database", value::parse_text);
         let allowed_signers = section.path("allowed_signers");
@@ -183,12 +245,35 @@ impl AuditEntry {
             parquet: parquet.map_or(recipients.is_none(), |at| at.value),
             recipients: recipients.map(|at| at.value).unwrap_or_default(),
             identity_file: identity_file.map(|at| at.value),
+            delete: delete.is_some_and(|at| at.value),
+            delete_min_age: delete_min_age.map(|at| at.value),
+            retention,
             s3,
         })
     }
 }
 
+/// Reads how long the archive must be kept; the number alone is the organisation's policy.
+fn retention(document: &Document<'_>, section: &Section<'_>) -> Option<AuditRetention> {
+    let preset = section.parsed("retention", |text| {
+        let preset = RetentionPreset::ALL.into_iter().find(|preset| preset.word() == text);
+        let words = RetentionPreset::ALL.map(RetentionPreset::word).join(", ");
+        preset.ok_or_else(|| format!("{} is not one of {words}", quote(text)))
+    });
+    let days = section.number("retention_days", 1..=36_500);
+    if let (Some(At { value: RetentionPreset::Policy, line }), None) = (&preset, &days) {
+        document.problem(*line, "retention = \"policy\" needs `retention_days`");
+    }
+    if preset.is_none() && days.is_none() {
+        return None;
+    }
+    let preset = preset.map_or(RetentionPreset::Policy, |at| at.value);
+    Some(AuditRetention { preset, days: days.map_or(0, |at| at.value) })
+}
+
 const DAY: Duration = Duration::from_secs(86_400);
+/// Time to see that an archive is as it should be, and that copies of it are made, before rows are only there.
+const DELETE_MIN_AGE: Duration = Duration::from_secs(7 * 86_400);
 
 impl Merge<'_> {
     /// Puts together what is archived; `n_databases` are looked after.
@@ -221,6 +306,9 @@ impl Merge<'_> {
                 parquet: entry.parquet,
                 recipients: entry.recipients.clone(),
                 identity_file: entry.identity_file.clone(),
+                delete: entry.delete,
+                delete_min_age: entry.delete_min_age.unwrap_or(DELETE_MIN_AGE),
+                retention: entry.retention,
             });
         }
         audits

@@ -38,7 +38,7 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use audit::{AuditTable, AuditWindow};
+pub(crate) use audit::{AuditRetention, AuditTable, AuditWindow, RetentionPreset};
 pub(crate) use error::{Error, Problem, Source};
 pub(crate) use health::{CheckSettings, Health, Keeper, Log, LogSource, Often, Service};
 pub(crate) use maintain::Maintain;

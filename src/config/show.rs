@@ -277,6 +277,14 @@ impl List<'_> {
             (true, false) => "",
         };
         self.add(&key, format!("older than {hot}, by {window}, to {location}{formats}"));
+        let age = format_duration(audit.delete_min_age);
+        let delete = if audit.delete { format!("after-verify, after {age}") } else { "off".into() };
+        self.add(format!("{key}.delete"), delete);
+        let retention = audit.retention.map(|kept| match kept.days {
+            0 => kept.preset.word().to_owned(),
+            days => format!("{}, at least {days} days", kept.preset.word()),
+        });
+        self.add(format!("{key}.retention"), retention.unwrap_or_default());
         if let Location::S3(s3) = &audit.location {
             self.s3(&format!("{key}.s3"), s3);
         }

@@ -12,6 +12,7 @@
 )]
 
 mod archive_audit;
+mod archive_audit_delete;
 mod archive_encrypted;
 mod archive_glacier;
 mod archive_parquet;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::report::Part;
-use super::{only, open_archive};
+use super::{Archive, only};
 use crate::archive::export::{Export, Form, Wanted};
 use crate::archive::verify;
 use crate::cli::archive_audit::{ArchiveExportArgs, ExportFormat};
@@ -68,7 +68,7 @@ fn write(
     wanted: &Wanted,
     to: &std::fs::File,
 ) -> anyhow::Result<(u64, usize)> {
-    let (folder, _, signers) = open_archive(context, audit)?;
+    let Archive { folder, signers, .. } = Archive::open(context, audit)?;
     let contents = folder.contents()?;
     let refuse = |segment: &str, what: String| {
         let message = format!("segment {segment} of {} is not exported: {what}", audit.table);

@@ -1,23 +1,28 @@
-//! `opsctl archive-audit`: old audit rows become segments, which are listed, verified, asked, and shown or restored. No row is deleted.
+//! `opsctl archive-audit`: old audit rows become segments, which are listed, verified, asked, and shown or restored, and whose rows may
+//! be deleted from the table.
 
 use anyhow::Context as _;
 
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::manifest::Manifest;
 use crate::archive::query_copy;
-use crate::archive::run::{self, Request};
+use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::{Signer, Signers};
 use crate::archive::verify;
+use crate::archive::window::Window;
 use crate::cli::archive_audit::{ArchiveAuditArgs, ArchiveAuditCommand, ArchiveVerifyArgs};
 use crate::commands::exclusive::Exclusive;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{self, AuditTable, Config, Location, Overrides};
+use crate::db::Target;
 use crate::encryption::{Identities, Recipients};
 use crate::exit::{Exit, Failure};
 use crate::failure;
 
 mod anchor;
+mod delete;
 mod export;
+mod hold;
 mod prove;
 mod query;
 mod report;
@@ -25,6 +30,7 @@ mod restore;
 mod thaw;
 
 use anchor::AnchorFile;
+use delete::Work;
 use report::Part;
 
 pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<Report> {
@@ -37,14 +43,13 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
         }
         _ => None,
     };
+    if let Some(ArchiveAuditCommand::Delete(_)) = &args.command {
+        check_single(context, &config, &args.only)?;
+    }
     let mut parts: Vec<Part> = Vec::new();
     for database in &config.databases {
         let name = open::database_name(context, database)?;
-        let wanted = |audit: &&AuditTable| {
-            let named = audit.table.to_string();
-            audit.is_in(&name) && (args.only.is_empty() || args.only.contains(&named))
-        };
-        let audits: Vec<&AuditTable> = config.audits.iter().filter(wanted).collect();
+        let audits = selected(&config, &name, &args.only);
         if audits.is_empty() {
             tracing::info!("{name}: nothing of this database is archived");
             continue;
@@ -64,6 +69,13 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
             }
             Some(ArchiveAuditCommand::Thaw(asked)) => thaw::thaw(context, &name, &audits, asked),
             Some(ArchiveAuditCommand::Prove(asked)) => prove::prove(context, &name, &audits, asked),
+            Some(ArchiveAuditCommand::Delete(delete)) => {
+                let audit = audits.first().context("no table is selected")?;
+                delete::by_hand(context, &config, database, audit, (delete, args.dry_run))
+            }
+            Some(ArchiveAuditCommand::Hold(command)) => {
+                hold::hold(context, &name, &audits, command)
+            }
         };
         match context.note(&name, work, |part| (part.exit, part.json())) {
             Ok(part) => parts.push(part),
@@ -82,7 +94,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     {
         anchor.write()?;
     }
-    let asked = matches!(&args.command, Some(command) if !matches!(command, ArchiveAuditCommand::Verify(_)));
+    let asked = matches!(&args.command, Some(command) if !matches!(command, ArchiveAuditCommand::Verify(_) | ArchiveAuditCommand::Delete(_)));
     let asked = asked || args.dry_run;
     let silence = if asked { Silence::Refused } else { Silence::Allowed };
     Ok(report::report(&parts, args.dry_run, exit, silence))
@@ -131,26 +143,53 @@ fn named<'c>(
     names.iter().map(find).collect()
 }
 
-/// What is needed to look at the archive of a table.
-fn open_archive(
-    context: &Context,
-    audit: &AuditTable,
-) -> anyhow::Result<(Folder, Signer, Signers)> {
-    let signer = Signer::read(&audit.signing_key);
-    let signers = signer.and_then(|signer| {
-        let signers = signer.signers(audit.allowed_signers.as_deref())?;
-        Ok((signer, signers))
-    });
-    let (signer, signers) = signers.map_err(|error| {
-        let message = failure::one_line(&error);
-        anyhow::Error::from(Failure::new(Exit::Configuration, message))
-    })?;
-    let storage = open::storage(context, &audit.location)
-        .with_context(|| format!("the archive of {} cannot be used", audit.table))?;
-    let folder = Folder::new(storage, &audit.table.to_string());
-    let recipients = Recipients::parse(&audit.recipients)?;
-    let identities = audit.identity_file.as_deref().map(Identities::read).transpose()?;
-    Ok((folder.encrypted(recipients, identities), signer, signers))
+/// Returns what is archived of a database and is selected.
+fn selected<'c>(config: &'c Config, database: &str, only: &[String]) -> Vec<&'c AuditTable> {
+    let wanted = |audit: &&AuditTable| {
+        audit.is_in(database) && (only.is_empty() || only.contains(&audit.table.to_string()))
+    };
+    config.audits.iter().filter(wanted).collect()
+}
+
+/// Is exactly one archive selected, so that a segment's name means one thing?
+fn check_single(context: &Context, config: &Config, only: &[String]) -> anyhow::Result<()> {
+    let mut n = 0;
+    for database in &config.databases {
+        n += selected(config, &open::database_name(context, database)?, only).len();
+    }
+    if n == 1 {
+        return Ok(());
+    }
+    let failure = Failure::new(Exit::Usage, format!("it works with one archive, not with {n}"));
+    Err(failure.hint("Name the table with --only, and the database with --database.").into())
+}
+
+/// The archive of a table, and what is needed to look at it.
+struct Archive {
+    folder: Folder,
+    signer: Signer,
+    signers: Signers,
+}
+
+impl Archive {
+    fn open(context: &Context, audit: &AuditTable) -> anyhow::Result<Archive> {
+        let signer = Signer::read(&audit.signing_key);
+        let signers = signer.and_then(|signer| {
+            let signers = signer.signers(audit.allowed_signers.as_deref())?;
+            Ok((signer, signers))
+        });
+        let (signer, signers) = signers.map_err(|error| {
+            let message = failure::one_line(&error);
+            anyhow::Error::from(Failure::new(Exit::Configuration, message))
+        })?;
+        let storage = open::storage(context, &audit.location)
+            .with_context(|| format!("the archive of {} cannot be used", audit.table))?;
+        let folder = Folder::new(storage, &audit.table.to_string());
+        let recipients = Recipients::parse(&audit.recipients)?;
+        let identities = audit.identity_file.as_deref().map(Identities::read).transpose()?;
+        let folder = folder.encrypted(recipients, identities);
+        Ok(Archive { folder, signer, signers })
+    }
 }
 
 fn archive(
@@ -161,43 +200,63 @@ fn archive(
     dry_run: bool,
 ) -> anyhow::Result<Part> {
     let (target, name) = open::database(context, database)?;
-    let _exclusive = if dry_run {
+    let mut exclusive = if dry_run {
         None
     } else {
         let server = Some((&target, "archive-audit"));
         Some(Exclusive::acquire(context, config, ("archive-audit", &name), server)?)
     };
     let mut part = Part::new(&name);
+    let mut to_delete = Vec::new();
     for audit in audits {
         context.progress.set_message(format!("{name} {}", audit.table));
-        let (folder, signer, signers) = open_archive(context, audit)?;
-        let lock_days = match &audit.location {
-            Location::S3(s3) => s3.object_lock.map(|lock| lock.days),
-            Location::Directory(_) => None,
-        };
-        let request = Request {
-            target: &target,
-            audit,
-            folder: &folder,
-            signer: &signer,
-            signers: &signers,
-            now: context.now,
-            recipients: &audit.recipients,
-            lock_days,
-            dry_run,
-            stop: &context.stop,
-        };
-        let outcome = run::run(&request);
-        let outcome = outcome.with_context(|| format!("failed to archive {}", audit.table))?;
+        let archive = Archive::open(context, audit)?;
+        let outcome = archive_table(context, &target, audit, &archive, (None, dry_run))?;
         part.archived(&audit.table.to_string(), &outcome, dry_run);
+        if audit.delete && outcome.findings.is_empty() {
+            to_delete.push((*audit, archive));
+        }
+    }
+    // Rows go when everything is archived that is to be archived.
+    for (audit, archive) in &to_delete {
+        let work = Work { context, config, target: &target, audit, archive, dry_run };
+        work.delete(None, &mut exclusive, &mut part)?;
     }
     Ok(part)
+}
+
+/// Archives what is to be archived of a table: all, or only what came late for some windows.
+fn archive_table(
+    context: &Context,
+    target: &Target,
+    audit: &AuditTable,
+    archive: &Archive,
+    (only_late, dry_run): (Option<&[Window]>, bool),
+) -> anyhow::Result<Outcome> {
+    let lock_days = match &audit.location {
+        Location::S3(s3) => s3.object_lock.map(|lock| lock.days),
+        Location::Directory(_) => None,
+    };
+    let request = Request {
+        target,
+        audit,
+        folder: &archive.folder,
+        signer: &archive.signer,
+        signers: &archive.signers,
+        now: context.now,
+        recipients: &audit.recipients,
+        lock_days,
+        dry_run,
+        only_late,
+        stop: &context.stop,
+    };
+    run::run(&request).with_context(|| format!("failed to archive {}", audit.table))
 }
 
 fn list(context: &Context, name: &str, audits: &[&AuditTable]) -> anyhow::Result<Part> {
     let mut part = Part::new(name);
     for audit in audits {
-        let (folder, _, _) = open_archive(context, audit)?;
+        let Archive { folder, .. } = Archive::open(context, audit)?;
         part.listed(&audit.table.to_string(), &folder.contents()?);
     }
     Ok(part)
@@ -211,7 +270,7 @@ fn verify_all(
 ) -> anyhow::Result<Part> {
     let mut part = Part::new(name);
     for audit in audits {
-        let (folder, _, signers) = open_archive(context, audit)?;
+        let Archive { folder, signers, .. } = Archive::open(context, audit)?;
         let contents: Contents = folder.contents()?;
         let mut findings = verify::manifests(&contents, &signers);
         let table = audit.table.to_string();

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::open_archive;
+use super::Archive;
 use super::report::Part;
 use crate::archive::proof::{self, Found, Proof};
 use crate::cli::archive_audit::ArchiveProveArgs;
@@ -58,7 +58,7 @@ fn of_table(
     audit: &AuditTable,
     args: &ArchiveProveArgs,
 ) -> anyhow::Result<Vec<Proof>> {
-    let (folder, _, signers) = open_archive(context, audit)?;
+    let Archive { folder, signers, .. } = Archive::open(context, audit)?;
     let mut proofs = Vec::new();
     for segment in &folder.contents()?.segments {
         context.stop.check()?;
@@ -104,7 +104,7 @@ fn check(
     let proof = read().map_err(|error| wrong(format!("{error:#}")))?;
     let mut why = String::new();
     for audit in audits {
-        let (_, _, signers) = open_archive(context, audit)?;
+        let Archive { signers, .. } = Archive::open(context, audit)?;
         match proof.check(&signers) {
             Ok(manifest) => {
                 let (line, segment, table) = (&proof.line, &proof.segment, &manifest.table);

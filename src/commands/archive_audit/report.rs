@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::archive::deletion::condition::Stay;
+use crate::archive::deletion::{self, Became};
 use crate::archive::folder::Contents;
 use crate::archive::run::Outcome;
 use crate::archive::verify::{Finding, Kind};
@@ -62,6 +64,75 @@ impl Part {
         }));
         let totals = json!({ "rows": rows, "segments": segments.len(), "segments_there": there });
         self.totals.insert(table.to_owned(), totals);
+    }
+
+    /// Adds what became of the rows in a table, which were to be deleted: by name, or where it is time.
+    pub(super) fn deleted(
+        &mut self,
+        table: &str,
+        report: &deletion::Report,
+        by_name: bool,
+        dry_run: bool,
+    ) {
+        let rows = |segment: &deletion::Segment| match &segment.became {
+            Became::Deleted(outcome) => outcome.deleted,
+            Became::Stayed(_) | Became::Damaged(_) => 0,
+        };
+        let rows: u64 = report.segments.iter().map(rows).sum();
+        let verb = if dry_run { "would delete" } else { "deleted" };
+        if let Some(why) = &report.refused {
+            self.exit = self.exit.max(Exit::Configuration);
+            self.line(table, &format!("NOTHING DELETED: {why}"));
+        } else if !report.findings.is_empty() {
+            self.line(table, "NOTHING DELETED: the archive is not as it was left");
+        } else {
+            self.line(table, &format!("{verb} {rows} rows"));
+        }
+        let mut list = Vec::new();
+        let mut findings = report.findings.clone();
+        for deletion::Segment { name, window, kept, became } in &report.segments {
+            let mut json = json!({ "segment": name, "window": window, "kept": kept });
+            match became {
+                Became::Deleted(outcome) => {
+                    let deletion::apply::Outcome { deleted, differ, locked, absent, .. } = outcome;
+                    let stay = format!("{differ} differ and stay, {locked} are locked");
+                    let line =
+                        format!("  {name}: {verb} {deleted} rows; {absent} were gone, {stay}\n");
+                    self.text.push_str(&line);
+                    findings.extend(outcome.findings.clone());
+                    json["rows"] = json!(outcome);
+                }
+                Became::Stayed(stay) => {
+                    let exit = match stay {
+                        Stay::Refused { .. } => Exit::Configuration,
+                        Stay::Wait { .. } if by_name => Exit::Failed,
+                        Stay::Wait { .. } => Exit::Done,
+                    };
+                    self.exit = self.exit.max(exit);
+                    self.text.push_str(&format!("  {name}: its rows stay: {}\n", stay.why()));
+                    json["stays"] = json!(stay);
+                }
+                Became::Damaged(found) => findings.extend(found.clone()),
+            }
+            if let (Became::Deleted(_), Some(kept)) = (became, kept) {
+                let until = kept.until.date_naive();
+                let line = format!("    its archive must be kept until {until}: {}\n", kept.source);
+                self.text.push_str(&line);
+            }
+            list.push(json);
+        }
+        self.findings(&findings);
+        self.tables.push(json!({
+            "table": table, "deleted": rows, "segments": list, "findings": findings, "error": report.refused,
+            "warning": report.warning,
+        }));
+    }
+
+    /// Adds the holds of a table.
+    pub(super) fn held(&mut self, table: &str, what: &str, lines: &str, json: Value) {
+        self.line(table, what);
+        self.text.push_str(lines);
+        self.tables.push(json);
     }
 
     /// Adds what lies in the archive of a table.

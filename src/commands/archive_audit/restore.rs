@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::report::Part;
-use super::{named, only, open_archive, thaw};
+use super::{Archive, named, only, thaw};
 use crate::archive::{restore, verify};
 use crate::cli::archive_audit::ArchiveRestoreArgs;
 use crate::commands::{Context, open};
@@ -21,7 +21,7 @@ pub(super) fn restore(
     if let Some(other) = &args.to_database {
         target = target.with_database(other);
     }
-    let (folder, _, signers) = open_archive(context, audit)?;
+    let Archive { folder, signers, .. } = Archive::open(context, audit)?;
     let contents = folder.contents()?;
     let damaged = |segment: &str, what: &str| {
         let message = format!("segment {segment} of {} is not restored: {what}", audit.table);

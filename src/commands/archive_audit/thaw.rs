@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::report::Part;
-use super::{named, only, open_archive};
+use super::{Archive, named, only};
 use crate::archive::folder::Folder;
 use crate::archive::manifest::Manifest;
 use crate::archive::thaw::{Thawed, Wish, thaw as ask};
@@ -26,7 +26,7 @@ pub(super) fn thaw(
     args: &ArchiveThawArgs,
 ) -> anyhow::Result<Part> {
     let audit = only(database, audits)?;
-    let (folder, _, _) = open_archive(context, audit)?;
+    let folder = Archive::open(context, audit)?.folder;
     let contents = folder.contents()?;
     let segments = named(&contents, audit, &args.segment)?;
     let Thawed { readable, thawing } = ready(context, &folder, &segments, args.thaw)?;

@@ -1,0 +1,143 @@
+//! Rows of a table go whose segment was read back in this run, and which are as they were archived.
+//!
+//! `condition` says when a segment is not to be touched, `guard` what stands before a table, `proven` reads a segment back and cuts
+//! its lines into batches. `plan` asks all of them: only it makes a [`plan::Deletable`], and `apply` takes nothing else. A row that
+//! is not as it was archived stays, and so does one that was never archived. No trigger is disabled here.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+
+use crate::archive::deletion::apply::Outcome;
+use crate::archive::deletion::condition::Stay;
+use crate::archive::deletion::guard::Guard;
+use crate::archive::deletion::plan::Planned;
+use crate::archive::folder::Folder;
+use crate::archive::hold::Holds;
+use crate::archive::retention::Kept;
+use crate::archive::signature::Signers;
+use crate::archive::source::Source;
+use crate::archive::verify::{self, Finding};
+use crate::archive::window::Window;
+use crate::clock::Moment;
+use crate::config::AuditTable;
+use crate::db::{Error, Target};
+use crate::stop::Stop;
+
+pub(crate) mod apply;
+pub(crate) mod condition;
+mod guard;
+mod plan;
+mod proven;
+#[cfg(test)]
+mod tests;
+
+/// So many rows go in one transaction, or fewer if they are large.
+pub(crate) const BATCH_ROWS: usize = 500;
+
+/// What to delete from, and by what.
+pub(crate) struct Task<'t> {
+    pub(crate) target: &'t Target,
+    pub(crate) audit: &'t AuditTable,
+    pub(crate) folder: &'t Folder,
+    pub(crate) signers: &'t Signers,
+    pub(crate) now: Moment,
+    /// Was the storage told to lock what is stored?
+    pub(crate) is_locked: bool,
+    pub(crate) batch_rows: usize,
+    /// Only compare.
+    pub(crate) dry_run: bool,
+    pub(crate) stop: &'t Stop,
+}
+
+/// What became of a table.
+#[derive(Default)]
+pub(crate) struct Report {
+    /// What is odd about the table's triggers.
+    pub(crate) warning: Option<String>,
+    /// Why no row of it may be deleted.
+    pub(crate) refused: Option<String>,
+    /// What is wrong with the archive as a whole: then nothing is deleted.
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) segments: Vec<Segment>,
+}
+
+/// What became of the rows of a segment.
+pub(crate) struct Segment {
+    pub(crate) name: String,
+    pub(crate) window: Window,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) became: Became,
+}
+
+pub(crate) enum Became {
+    Deleted(Outcome),
+    Stayed(Stay),
+    /// The segment is not what it was.
+    Damaged(Vec<Finding>),
+}
+
+/// Deletes the rows of some segments, or of all that have rows in the table.
+///
+/// `check` returns an error if another host may be at work.
+pub(crate) fn run(
+    task: &Task<'_>,
+    wanted: Option<&[String]>,
+    check: &mut dyn FnMut() -> Result<(), Error>,
+) -> anyhow::Result<Report> {
+    let contents = task.folder.contents()?;
+    let findings = verify::manifests(&contents, task.signers);
+    if !findings.is_empty() {
+        return Ok(Report { findings, ..Report::default() });
+    }
+    let mut source = Source::open_to_write(task.target, task.audit, task.stop)?;
+    let guard = Guard::read(&mut source)?;
+    let (warning, refused) = (guard.warning(), guard.why_not());
+    let mut report = Report { warning, refused, ..Report::default() };
+    if report.refused.is_some() {
+        return Ok(report);
+    }
+    let holds = Holds::read(task.folder, task.signers)?;
+    let mut there: BTreeMap<Window, bool> = BTreeMap::new();
+    for segment in &contents.segments {
+        task.stop.check()?;
+        let Ok(manifest) = &segment.manifest else { continue };
+        let is_wanted = match wanted {
+            Some(names) => names.contains(&segment.name),
+            None => manifest.rows > 0 && is_there(&mut source, &mut there, manifest.window)?,
+        };
+        if !is_wanted {
+            continue;
+        }
+        let facts = source.facts.clone();
+        let became = match plan::plan(task, &facts, segment, &holds)? {
+            Planned::Stay(stay) => Became::Stayed(stay),
+            Planned::Damaged(findings) => Became::Damaged(findings),
+            Planned::Delete(deletable) => {
+                let outcome = apply::apply(task, &mut source, &deletable, check);
+                Became::Deleted(outcome.with_context(|| format!("segment `{}`", segment.name))?)
+            }
+        };
+        report.segments.push(Segment {
+            name: segment.name.clone(),
+            window: manifest.window,
+            kept: plan::kept(task, manifest),
+            became,
+        });
+    }
+    Ok(report)
+}
+
+/// Has the table any row of a window? Each is looked for once.
+fn is_there(
+    source: &mut Source,
+    known: &mut BTreeMap<Window, bool>,
+    window: Window,
+) -> anyhow::Result<bool> {
+    if let Some(is_there) = known.get(&window) {
+        return Ok(*is_there);
+    }
+    let is_there = source.has_rows(window)?;
+    known.insert(window, is_there);
+    Ok(is_there)
+}
