@@ -177,7 +177,7 @@ mod tests {
     fn a_hold_is_in_force_until_it_is_removed_and_covers_its_time() {
         let storage: Shared = Arc::new(Memory::new());
         let (folder, signer) = (Folder::new(storage, "t"), Signer::for_tests());
-        let signers = signer.signers(None).unwrap();
+        let signers = signer.signers();
         let mut holds = Holds::read(&folder, &signers).unwrap();
         let march = window("2024-03-01", "2024-04-01");
         assert!(holds.over(march).is_none());
@@ -200,7 +200,7 @@ mod tests {
     fn holds_that_were_tampered_with_are_an_error() {
         let (memory, signer) = (Memory::new(), Signer::for_tests());
         let folder = Folder::new(Arc::new(memory), "t");
-        let signers = signer.signers(None).unwrap();
+        let signers = signer.signers();
         let mut holds = Holds::default();
         for name in ["a", "b"] {
             holds.add(&folder, &signer, "t", said(Action::Add, name, None)).unwrap();

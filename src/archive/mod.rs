@@ -8,6 +8,7 @@
 //!
 //! Rows leave a table only by `deletion`, and nothing that lies in an archive is overwritten.
 
+pub(crate) mod compare;
 pub(crate) mod deletion;
 pub(crate) mod duckdb;
 mod evidence;

@@ -62,9 +62,33 @@ impl Signer {
         Ok(format!("{IDENTITY} namespaces=\"{NAMESPACE}\" {}\n", key.trim_end()))
     }
 
-    /// Trusts this key, and those of a file as `ssh-keygen -Y verify -f` takes it.
-    pub(crate) fn signers(&self, allowed: Option<&Path>) -> anyhow::Result<Signers> {
-        let mut keys = vec![self.0.public_key().clone()];
+    /// Trusts this key alone.
+    #[cfg(test)]
+    pub(super) fn signers(&self) -> Signers {
+        Signers(vec![self.0.public_key().clone()])
+    }
+}
+
+impl Signers {
+    /// Trusts the key that signs, and those of a file as `ssh-keygen -Y verify -f` takes it. Where the private key is not, its public one
+    /// beside it will do (`.pub`), or that file alone: whoever only reads an archive need not be able to sign.
+    pub(crate) fn read(signing_key: &Path, allowed: Option<&Path>) -> anyhow::Result<Signers> {
+        let mut keys = Vec::new();
+        if signing_key.exists() {
+            keys.push(Signer::read(signing_key)?.0.public_key().clone());
+        } else {
+            let mut public = signing_key.as_os_str().to_owned();
+            public.push(".pub");
+            if let Ok(text) = std::fs::read_to_string(&public) {
+                keys.extend(public_keys(&text).with_context(|| format!("`{}`", public.display()))?);
+            } else {
+                anyhow::ensure!(
+                    allowed.is_some(),
+                    "there is neither the signing key `{}`, nor its `.pub`, nor `allowed_signers`: who may have signed?",
+                    signing_key.display()
+                );
+            }
+        }
         if let Some(path) = allowed {
             let read = std::fs::read_to_string(path).context("it cannot be read");
             let more = read.and_then(|text| public_keys(&text));
@@ -72,9 +96,7 @@ impl Signer {
         }
         Ok(Signers(keys))
     }
-}
 
-impl Signers {
     /// Is this a signature of one of them over the manifest?
     pub(crate) fn accept(&self, manifest: &[u8], signature: &[u8]) -> bool {
         let Ok(signature) = SshSig::from_pem(signature) else { return false };

@@ -74,7 +74,7 @@ impl Scene {
             audit: &self.audit,
             folder: &Scene::folder(storage),
             signer: &self.signer,
-            signers: &self.signer.signers(None)?,
+            signers: &self.signer.signers(),
             now: self.now,
             recipients: &[],
             lock_days: None,
@@ -91,7 +91,7 @@ impl Scene {
         assert_eq!(outcome.findings, []);
         let folder = Scene::folder(storage);
         let contents: Contents = folder.contents().unwrap();
-        assert_eq!(verify::manifests(&contents, &self.signer.signers(None).unwrap()), []);
+        assert_eq!(verify::manifests(&contents, &self.signer.signers()), []);
         let (mut ids, mut row) = (BTreeSet::new(), Row::default());
         for segment in &contents.segments {
             let manifest = segment.manifest.as_ref().unwrap();
@@ -105,12 +105,7 @@ impl Scene {
             })
             .unwrap();
         }
-        let copies = query_copy::verify(
-            &folder,
-            &contents,
-            &self.signer.signers(None).unwrap(),
-            &Stop::new(),
-        );
+        let copies = query_copy::verify(&folder, &contents, &self.signer.signers(), &Stop::new());
         assert_eq!(copies.unwrap(), []);
         assert!(
             contents.segments.iter().all(|s| s.has_copy == (s.manifest.as_ref().unwrap().rows > 0))

@@ -258,6 +258,9 @@ pub(crate) struct ArchiveVerifyArgs {
     /// written anew when all is well
     #[arg(long, value_name = "FILE")]
     pub(crate) anchor: Option<PathBuf>,
+    /// When all is well, compare with the rows that are still in the table, as well
+    #[arg(long)]
+    pub(crate) with_table: bool,
 }
 
 impl ArchiveAuditArgs {

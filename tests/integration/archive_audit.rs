@@ -426,3 +426,45 @@ fn paths(dir: &Path) -> Vec<PathBuf> {
     };
     entries.flat_map(below).collect()
 }
+
+#[test]
+fn whoever_only_reads_needs_no_key_that_signs() {
+    let archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    std::fs::rename(archive.sandbox.path("key"), archive.sandbox.path("elsewhere")).unwrap();
+    archive.json(0, &["verify"]);
+    archive.json(0, &["list"]);
+    archive.sandbox.run(&["archive-audit"]).ends_with(10);
+    std::fs::rename(archive.sandbox.path("key.pub"), archive.sandbox.path("other.pub")).unwrap();
+    let run = archive.sandbox.run(&["archive-audit", "verify"]).expect(10);
+    assert!(run.stderr.contains("who may have signed?"), "{run:#?}");
+    archive.configure("allowed_signers = \"other.pub\"\n");
+    archive.json(0, &["verify"]);
+}
+
+#[test]
+fn rows_that_are_still_in_the_table_are_compared() {
+    let archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    let compare =
+        |status: i32| archive.json(status, &["verify", "--with-table"])["in_table"].clone();
+    assert_eq!(compare(0), serde_json::json!({ "same": 120, "changed": 0, "gone": 0, "new": 0 }));
+    archive.sql(
+        "DELETE FROM audit_logs WHERE id = 3 OR at < '2024-04-01' AND at >= '2024-03-20'; \
+         INSERT INTO audit_logs (at, who) VALUES ('2024-04-07', 'late')",
+    );
+    let found = compare(0);
+    assert_eq!((&found["changed"], &found["new"]), (&0.into(), &1.into()), "{found:#}");
+    assert_eq!(found["same"].as_u64().unwrap() + found["gone"].as_u64().unwrap(), 120);
+    archive.sql("UPDATE audit_logs SET who = 'nobody' WHERE id = 60");
+    let table = archive.json(3, &["verify", "--with-table"]);
+    assert_eq!(table["findings"][0]["kind"], "changed", "{table:#}");
+    assert!(
+        table["findings"][0]["what"].as_str().unwrap().contains("the row 60 in the table"),
+        "{table:#}"
+    );
+    archive.json(0, &["verify"]);
+    archive.sql("ALTER TABLE audit_logs DROP COLUMN what");
+    let table = archive.json(3, &["verify", "--with-table"]);
+    assert!(table["findings"][0]["what"].as_str().unwrap().contains("other columns"), "{table:#}");
+}

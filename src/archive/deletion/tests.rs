@@ -61,7 +61,7 @@ fn delete(scene: &Scene, storage: Shared, killed_before: u32) -> anyhow::Result<
         target: &scene.target,
         audit: &scene.audit,
         folder: &Scene::folder(storage),
-        signers: &scene.signer.signers(None)?,
+        signers: &scene.signer.signers(),
         now: crate::clock::now() + TimeDelta::days(8),
         is_locked: false,
         batch_rows: 2,

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::Archive;
 use super::report::Part;
+use super::{Archive, signer};
 use crate::archive::hold::{Action, Holds, Said};
 use crate::cli::archive_audit::ArchiveHoldCommand;
 use crate::commands::Context;
@@ -22,7 +22,7 @@ pub(super) fn hold(
         let mut holds = Holds::read(&archive.folder, &archive.signers)?;
         if let Some(said) = said(context, command)? {
             let table = audit.table.to_string();
-            holds.add(&archive.folder, &archive.signer, &table, said)?;
+            holds.add(&archive.folder, &signer(audit)?, &table, said)?;
         }
         let lines = holds.records.iter().map(|record| {
             let Said { action, hold, from, to, why, who, at } = &record.said;

@@ -3,11 +3,13 @@
 
 use anyhow::Context as _;
 
+use crate::archive::compare::compare;
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::manifest::Manifest;
 use crate::archive::query_copy;
 use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::{Signer, Signers};
+use crate::archive::source::Source;
 use crate::archive::verify;
 use crate::archive::window::Window;
 use crate::cli::archive_audit::{ArchiveAuditArgs, ArchiveAuditCommand, ArchiveVerifyArgs};
@@ -38,7 +40,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     context.set_deadline(context.global.timeout);
     check_names(&config, &args.only)?;
     let mut anchor = match &args.command {
-        Some(ArchiveAuditCommand::Verify(ArchiveVerifyArgs { anchor: Some(path) })) => {
+        Some(ArchiveAuditCommand::Verify(ArchiveVerifyArgs { anchor: Some(path), .. })) => {
             Some(AnchorFile::read(path)?)
         }
         _ => None,
@@ -57,8 +59,9 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
         let work = || match &args.command {
             None => archive(context, &config, database, &audits, args.dry_run),
             Some(ArchiveAuditCommand::List) => list(context, &name, &audits),
-            Some(ArchiveAuditCommand::Verify(_)) => {
-                verify_all(context, &name, &audits, anchor.as_mut())
+            Some(ArchiveAuditCommand::Verify(asked)) => {
+                let with_table = asked.with_table.then_some(database);
+                verify_all(context, &name, &audits, anchor.as_mut(), with_table)
             }
             Some(ArchiveAuditCommand::Query(asked)) => query::query(context, &name, &audits, asked),
             Some(ArchiveAuditCommand::Export(asked)) => {
@@ -167,29 +170,30 @@ fn check_single(context: &Context, config: &Config, only: &[String]) -> anyhow::
 /// The archive of a table, and what is needed to look at it.
 struct Archive {
     folder: Folder,
-    signer: Signer,
     signers: Signers,
 }
 
 impl Archive {
     fn open(context: &Context, audit: &AuditTable) -> anyhow::Result<Archive> {
-        let signer = Signer::read(&audit.signing_key);
-        let signers = signer.and_then(|signer| {
-            let signers = signer.signers(audit.allowed_signers.as_deref())?;
-            Ok((signer, signers))
-        });
-        let (signer, signers) = signers.map_err(|error| {
-            let message = failure::one_line(&error);
-            anyhow::Error::from(Failure::new(Exit::Configuration, message))
-        })?;
+        let signers = Signers::read(&audit.signing_key, audit.allowed_signers.as_deref());
+        let signers = signers.map_err(|error| misconfigured(&error))?;
         let storage = open::storage(context, &audit.location)
             .with_context(|| format!("the archive of {} cannot be used", audit.table))?;
         let folder = Folder::new(storage, &audit.table.to_string());
         let recipients = Recipients::parse(&audit.recipients)?;
         let identities = audit.identity_file.as_deref().map(Identities::read).transpose()?;
         let folder = folder.encrypted(recipients, identities);
-        Ok(Archive { folder, signer, signers })
+        Ok(Archive { folder, signers })
     }
+}
+
+/// Reads the key that signs.
+fn signer(audit: &AuditTable) -> anyhow::Result<Signer> {
+    Signer::read(&audit.signing_key).map_err(|error| misconfigured(&error))
+}
+
+fn misconfigured(error: &anyhow::Error) -> anyhow::Error {
+    Failure::new(Exit::Configuration, failure::one_line(error)).into()
 }
 
 fn archive(
@@ -241,7 +245,7 @@ fn archive_table(
         target,
         audit,
         folder: &archive.folder,
-        signer: &archive.signer,
+        signer: &signer(audit)?,
         signers: &archive.signers,
         now: context.now,
         recipients: &audit.recipients,
@@ -267,6 +271,7 @@ fn verify_all(
     name: &str,
     audits: &[&AuditTable],
     mut anchor: Option<&mut AnchorFile>,
+    with_table: Option<&config::Database>,
 ) -> anyhow::Result<Part> {
     let mut part = Part::new(name);
     for audit in audits {
@@ -287,7 +292,17 @@ fn verify_all(
             findings.extend(anchor.anchor.compare(&key, &contents));
             anchor.anchor.see(&key, &contents);
         }
-        part.verified(&table, &contents, &findings);
+        let mut compared = None;
+        if let Some(database) = with_table
+            && findings.is_empty()
+        {
+            let (target, _) = open::database(context, database)?;
+            let mut source = Source::open(&target, audit, &context.stop)?;
+            let found = compare(&mut source, &folder, &contents, &context.stop)?;
+            findings.extend(found.findings.iter().cloned());
+            compared = Some(found);
+        }
+        part.verified(&table, &contents, &findings, compared.as_ref());
     }
     Ok(part)
 }

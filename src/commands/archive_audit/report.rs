@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::archive::compare::Compared;
 use crate::archive::deletion::condition::Stay;
 use crate::archive::deletion::{self, Became};
 use crate::archive::folder::Contents;
@@ -165,7 +166,13 @@ impl Part {
     }
 
     /// Adds what was found in the archive of a table.
-    pub(super) fn verified(&mut self, table: &str, contents: &Contents, findings: &[Finding]) {
+    pub(super) fn verified(
+        &mut self,
+        table: &str,
+        contents: &Contents,
+        findings: &[Finding],
+        compared: Option<&Compared>,
+    ) {
         let manifests = contents.segments.iter().filter_map(|s| s.manifest.as_ref().ok());
         let rows: u64 = manifests.map(|manifest| manifest.rows).sum();
         let n = contents.segments.len();
@@ -185,9 +192,16 @@ impl Part {
                 "  {n} of them are encrypted, and no identity fits: their files are those that were stored, their rows were not looked at\n"
             ));
         }
+        if let Some(Compared { same, changed, gone, new, .. }) = compared {
+            self.text.push_str(&format!(
+                "  in the table {same} rows are as they were archived, {changed} are not; {gone} are not there any more, {new} came since\n"
+            ));
+        }
         self.findings(findings.iter().copied());
+        let in_table = compared
+            .map(|c| json!({ "same": c.same, "changed": c.changed, "gone": c.gone, "new": c.new }));
         self.tables.push(json!({
-            "table": table, "segments": n, "rows": rows, "sealed": sealed.len(), "findings": findings,
+            "table": table, "segments": n, "rows": rows, "sealed": sealed.len(), "in_table": in_table, "findings": findings,
         }));
     }
 
