@@ -174,7 +174,8 @@ impl Packer {
         let (bytes, sha256) = (content.len() as u64, hex(&Sha256::digest(&content)));
         let key = self.folder.key(&format!("{}/{name}", self.segment))?;
         self.folder.storage.put(&key, Bytes::from(content), Overwrite::Refuse)?;
-        self.files.push(File { name, bytes, sha256 });
+        let version = self.folder.storage.head(&key)?.version;
+        self.files.push(File { name, bytes, sha256, version });
         Ok(())
     }
 
@@ -189,7 +190,7 @@ impl Packer {
             Some(To::Joined { writer, sha256, bytes }) => {
                 writer.finish()?;
                 let sha256 = hex(&sha256.finalize());
-                self.files.push(File { name: self.name(None), bytes, sha256 });
+                self.files.push(File { name: self.name(None), bytes, sha256, version: None });
             }
             Some(To::Objects { pending }) => self.store(pending, true)?,
         }

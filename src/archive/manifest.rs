@@ -75,6 +75,9 @@ pub(crate) struct File {
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
+    /// Which version of the object it is, in a bucket that keeps several: what overwrites it has another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) version: Option<String>,
 }
 
 /// The tree over the lines, in hexadecimal.

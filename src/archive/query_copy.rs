@@ -71,7 +71,8 @@ pub(super) fn make(
         let mut content = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut content)).context(SPOOL)?;
         let name = file_name(&segment.name, manifest, number);
-        let file = File { name, bytes: content.len() as u64, sha256: sha256(&content) };
+        let file =
+            File { name, bytes: content.len() as u64, sha256: sha256(&content), version: None };
         keys.push(request.folder.key(&file.name)?);
         request.folder.put_same(&file.name, content)?;
         let is_there = is_there(request.folder, &file, request.stop)?;

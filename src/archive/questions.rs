@@ -185,7 +185,12 @@ mod tests {
                 column("price", "decimal(9,2)"),
                 column("raw", "bytes"),
             ],
-            files: vec![File { name: format!("parquet/{file}"), bytes: 1, sha256: String::new() }],
+            files: vec![File {
+                name: format!("parquet/{file}"),
+                bytes: 1,
+                sha256: String::new(),
+                version: None,
+            }],
         };
         let asked = [Asked {
             table: "audit.logs".to_owned(),

@@ -476,6 +476,7 @@ fn object(key: Key, metadata: &Metadata) -> Object {
         modified_at: modified_at.unwrap_or_default(),
         md5: None,
         locked_until: None,
+        version: None,
     }
 }
 

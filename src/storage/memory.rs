@@ -147,6 +147,7 @@ fn object(key: &Key, content: &Bytes, modified_at: Moment) -> Object {
         modified_at,
         md5: None,
         locked_until: None,
+        version: None,
     }
 }
 

@@ -43,6 +43,8 @@ pub(crate) struct Object {
     pub(crate) md5: Option<String>,
     /// Until when the storage refuses to remove it, where it is locked (S3 Object Lock; HEAD only).
     pub(crate) locked_until: Option<Moment>,
+    /// Which version of the object it is, where the storage keeps several (S3 Versioning; HEAD only).
+    pub(crate) version: Option<String>,
 }
 
 /// Can an object be read?

@@ -381,6 +381,11 @@ fn in_a_bucket_with_object_lock_everything_is_locked_and_comes_back() {
         let head = s3.head(&bucket, key).to_lowercase();
         assert!(head.contains("x-amz-object-lock-retain-until-date"), "{head}");
     }
+    let manifest: Value =
+        serde_json::from_slice(&s3.get(&bucket, &format!("{segment}manifest.json"))).unwrap();
+    let version = manifest["files"][0]["version"].as_str().unwrap();
+    let head = s3.head(&bucket, &format!("{segment}rows.ndjson.zst"));
+    assert!(head.contains(&format!("x-amz-version-id: {}", version.to_lowercase())), "{head}");
     let again = archive.json(0, &[]);
     assert_eq!(again["segments"].as_array().unwrap().len(), 0);
 }

@@ -630,6 +630,7 @@ impl Storage for S3 {
                     modified_at,
                     md5: None,
                     locked_until: None,
+                    version: None,
                 });
             }
             Ok(())
@@ -714,6 +715,7 @@ fn read_head(key: &Key, headers: &HeaderMap) -> Attempt<Head> {
         modified_at: modified_at.ok_or_else(|| missing("date"))?.into(),
         md5: text(headers, "etag").and_then(|etag| md5_of(&etag, headers)),
         locked_until,
+        version: text(headers, "x-amz-version-id").filter(|version| version != "null"),
     };
     let storage_class = text(headers, "x-amz-storage-class");
     Ok(Head { object, storage_class, restore: text(headers, "x-amz-restore") })
