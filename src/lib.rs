@@ -115,6 +115,7 @@
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! schedule/                a crontab, units and manifests as text
+//! runbook                  the pages, inside of the program
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! window                   when a maintenance window is open
 //! certificate compression encryption json_path lock log id stop sync exit environment secret clock text
@@ -281,6 +282,7 @@ mod network;
 mod notify;
 mod ping;
 mod run;
+mod runbook;
 mod schedule;
 mod secret;
 mod service;

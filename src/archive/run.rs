@@ -106,9 +106,11 @@ pub(crate) fn run(request: &Request<'_>) -> anyhow::Result<Outcome> {
     let cutoff = window::cutoff(request.now, audit.hot_period, audit.window)
         .context("`hot_period` goes back to before time began")?;
     let covered: Vec<Window> = known.map(|known| known.window).collect();
-    let new = match request.only_late {
-        Some(_) => Vec::new(),
-        None => window::closed(source.oldest(cutoff)?, &covered, cutoff, audit.window)?,
+    let new = if request.only_late.is_some() {
+        Vec::new()
+    } else {
+        let closed = window::closed(source.oldest(cutoff)?, &covered, cutoff, audit.window)?;
+        window::without_gap(closed, &covered)
     };
     let mut outcome = Outcome { cutoff: Some(cutoff), ..Outcome::default() };
     if !request.dry_run {

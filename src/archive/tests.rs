@@ -191,6 +191,29 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 }
 
 #[test]
+fn a_run_that_is_killed_over_older_rows_than_all_leaves_no_gap() {
+    let scene = Scene::new(0);
+    let arrive = |id: u32, day: &str| {
+        scene.sql(&format!("INSERT INTO logs VALUES ({id}, '{day} 00:00Z', 'x')"));
+    };
+    for n in 1.. {
+        scene.sql("TRUNCATE logs");
+        arrive(1, "2025-02-01");
+        let memory = Memory::without_writers();
+        scene.run(Arc::new(memory.clone())).unwrap();
+        arrive(2, "2024-12-28");
+        let faulty = Faulty::new(Arc::new(memory.clone()));
+        faulty.spoil(n, Fault::Die);
+        drop(scene.run(Arc::new(faulty.clone())));
+        if faulty.count() < n {
+            assert!(n > 15, "only {n} calls");
+            return;
+        }
+        assert_eq!(scene.archived(&memory), ids(2), "killed at call {n}");
+    }
+}
+
+#[test]
 fn by_any_schedule_every_row_is_in_the_archive_once() {
     let scene = Scene::new(0);
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(100));

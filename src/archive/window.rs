@@ -71,6 +71,18 @@ pub(crate) fn closed(
     Ok(windows)
 }
 
+/// Puts windows into an order in which what is covered has no gap whenever the work ends: those before it from the newest to the oldest,
+/// then those behind it.
+pub(crate) fn without_gap(windows: Vec<Window>, covered: &[Window]) -> Vec<Window> {
+    let first = covered.iter().map(|window| window.from).min();
+    let is_before = |window: &Window| first.is_some_and(|first| window.from < first);
+    let (mut windows, behind): (Vec<Window>, Vec<Window>) =
+        windows.into_iter().partition(is_before);
+    windows.reverse();
+    windows.extend(behind);
+    windows
+}
+
 /// Returns the beginning of the period that a moment is in.
 fn begin(moment: Moment, period: AuditWindow) -> Option<Moment> {
     let day = moment.date_naive();
@@ -104,6 +116,16 @@ mod tests {
 
     fn window(from: &str, to: &str) -> Window {
         Window { from: moment(from), to: moment(to) }
+    }
+
+    #[test]
+    fn windows_grow_from_what_is_covered() {
+        let months =
+            ["2024-01-01", "2024-02-01", "2024-03-01", "2024-04-01", "2024-05-01", "2024-06-01"];
+        let windows: Vec<Window> = months.windows(2).map(|w| window(w[0], w[1])).collect();
+        let pick = |order: &[usize]| order.iter().map(|n| windows[*n]).collect::<Vec<_>>();
+        assert_eq!(without_gap(pick(&[0, 1, 3, 4]), &pick(&[2])), pick(&[1, 0, 3, 4]));
+        assert_eq!(without_gap(pick(&[0, 1]), &[]), pick(&[0, 1]));
     }
 
     #[test]

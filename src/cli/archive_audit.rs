@@ -254,10 +254,10 @@ fn parse_day(text: &str) -> Result<Moment, String> {
 /// What the archive is compared with.
 #[derive(Args, Debug)]
 pub(crate) struct ArchiveVerifyArgs {
-    /// A file, kept elsewhere, with the newest segment that was seen: it tells when the archive was shortened or rewritten. It is
-    /// written anew when all is well
-    #[arg(long, value_name = "FILE")]
-    pub(crate) anchor: Option<PathBuf>,
+    /// What was seen last, kept elsewhere: a file, <s3://bucket/name>, or a URL, which is only read. It tells when the archive was shortened or
+    /// rewritten. It is written anew when all is well
+    #[arg(long, value_name = "WHERE")]
+    pub(crate) anchor: Option<String>,
     /// When all is well, compare with the rows that are still in the table, as well
     #[arg(long)]
     pub(crate) with_table: bool,

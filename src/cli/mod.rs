@@ -13,12 +13,14 @@ use crate::log::LogFormat;
 use archive_audit::ArchiveAuditArgs;
 use cleanup_sessions::CleanupSessionsArgs;
 use db_maintain::DbMaintainArgs;
+use runbook::{RunbookArgs, RunbookCommand};
 
 pub(crate) mod archive_audit;
 pub(crate) mod cleanup_sessions;
 pub(crate) mod db_maintain;
 mod doctor;
 mod health_check;
+pub(crate) mod runbook;
 mod schedule;
 
 pub(crate) use doctor::DoctorArgs;
@@ -89,6 +91,7 @@ pub(crate) enum Command {
     Notify(NotifyArgs),
     Schedule(ScheduleArgs),
     Doctor(DoctorArgs),
+    Runbook(RunbookArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
 }
@@ -106,6 +109,10 @@ const ABOUT_OPSCTL: &[&str] = &[
     "notify test",
     "schedule",
     "doctor",
+    "runbook",
+    "runbook list",
+    "runbook show",
+    "runbook render",
     "config",
     "demo",
 ];
@@ -121,6 +128,9 @@ const QUESTIONS: &[&str] = &[
     "db-maintain report",
     "archive-audit list",
     "archive-audit query",
+    "archive-audit prove",
+    "archive-audit export",
+    "archive-audit thaw",
     "archive-audit hold",
     "archive-audit hold list",
 ];
@@ -161,6 +171,11 @@ impl Command {
             Command::Notify(_) => "notify test",
             Command::Schedule(_) => "schedule",
             Command::Doctor(_) => "doctor",
+            Command::Runbook(args) => match args.command {
+                RunbookCommand::List => "runbook list",
+                RunbookCommand::Show { .. } => "runbook show",
+                RunbookCommand::Render { .. } => "runbook render",
+            },
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
         }

@@ -39,6 +39,7 @@ mod history_command;
 mod notify_command;
 mod open;
 mod restore;
+mod runbook_command;
 mod schedule_command;
 mod silence;
 mod status;
@@ -146,6 +147,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Notify(args) => notify_command::run(context, &args),
         Command::Schedule(args) => schedule_command::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
+        Command::Runbook(args) => runbook_command::run(&args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     };

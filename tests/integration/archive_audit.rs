@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::support::archive::Archive;
+use crate::support::receiver::Receiver;
 use crate::support::running::{Running, by_another_clock, eventually};
 use crate::support::s3::S3;
 use crate::support::{Run, stock};
@@ -76,8 +77,8 @@ fn what_arrives_late_becomes_a_segment_of_its_own() {
         .map(|s| s["segment"].as_str().unwrap())
         .collect();
     let expected = [
-        "2024/2024-01-01_2024-01-31",
         "2024/2024-02-01_2024-02-29",
+        "2024/2024-01-01_2024-01-31",
         "2024/2024-04-01_2024-04-30.2",
     ];
     assert_eq!(names, expected, "{table:#}");
@@ -472,4 +473,37 @@ fn rows_that_are_still_in_the_table_are_compared() {
     archive.sql("ALTER TABLE audit_logs DROP COLUMN what");
     let table = archive.json(3, &["verify", "--with-table"]);
     assert!(table["findings"][0]["what"].as_str().unwrap().contains("other columns"), "{table:#}");
+}
+
+#[test]
+fn an_anchor_is_kept_in_a_bucket_or_published() {
+    let mut archive = Archive::new(ROWS);
+    let s3 = S3::shared();
+    let (bucket, elsewhere) = (s3.bucket(), s3.bucket());
+    s3.set_up(&mut archive.sandbox);
+    let anchor = format!("s3://{elsewhere}/kept/audit.anchor");
+    let run = archive.sandbox.run(&["archive-audit", "verify", "--anchor", &anchor]).expect(2);
+    assert!(run.stderr.contains("no archive is in a bucket"), "{run:#?}");
+    archive.set_location(&format!("s3://{bucket}/audit"));
+    archive.configure("");
+    archive.json(0, &[]);
+    let names = s3.list(&bucket, "audit/audit_logs/20");
+    archive.json(0, &["verify", "--anchor", &anchor]);
+    let kept = s3.get(&elsewhere, "kept/audit.anchor");
+    let server = Receiver::start();
+    server.say(&String::from_utf8(kept.clone()).unwrap());
+    let url = server.url("/anchor.json");
+    archive.json(0, &["verify", "--anchor", &url]);
+    // The newest segment goes.
+    for name in names.iter().filter(|name| name.contains("2025-10-01")) {
+        s3.delete(&bucket, name);
+    }
+    for place in [&anchor, &url] {
+        let table = archive.json(3, &["verify", "--anchor", place]);
+        assert_eq!(table["findings"][0]["kind"], "anchor", "{table:#}");
+    }
+    assert_eq!(s3.get(&elsewhere, "kept/audit.anchor"), kept);
+    let gone = Receiver::start();
+    gone.answer(404);
+    archive.sandbox.run(&["archive-audit", "verify", "--anchor", &gone.url("/x")]).ends_with(1);
 }

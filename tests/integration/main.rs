@@ -59,6 +59,7 @@ mod restore_by_stock_tools;
 mod restore_faults;
 mod restore_notes;
 mod retention;
+mod runbook;
 mod s3_faults;
 mod schedule;
 mod secrets;

@@ -31,7 +31,7 @@ mod report;
 mod restore;
 mod thaw;
 
-use anchor::AnchorFile;
+use anchor::Kept;
 use delete::Work;
 use report::Part;
 
@@ -41,7 +41,7 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     check_names(&config, &args.only)?;
     let mut anchor = match &args.command {
         Some(ArchiveAuditCommand::Verify(ArchiveVerifyArgs { anchor: Some(path), .. })) => {
-            Some(AnchorFile::read(path)?)
+            Some(Kept::read(context, &config.audits, path)?)
         }
         _ => None,
     };
@@ -270,7 +270,7 @@ fn verify_all(
     context: &Context,
     name: &str,
     audits: &[&AuditTable],
-    mut anchor: Option<&mut AnchorFile>,
+    mut anchor: Option<&mut Kept>,
     with_table: Option<&config::Database>,
 ) -> anyhow::Result<Part> {
     let mut part = Part::new(name);
