@@ -19,12 +19,12 @@ use crate::exit::{Exit, Failure};
 use crate::stop::Stop;
 
 /// Loads segments of one table, the names of which come with their manifests. Returns how many rows there are, or what is wrong with
-/// a segment; then nothing is loaded.
+/// a segment; then nothing is loaded. With `dry_run` all is done but the commit.
 pub(crate) fn restore(
     target: &Target,
     folder: &Folder,
     segments: &[(&str, &Manifest)],
-    to: &TableName,
+    (to, dry_run): (&TableName, bool),
     stop: &Stop,
 ) -> anyhow::Result<Result<u64, Finding>> {
     let Some((_, manifest)) = segments.first() else { return Ok(Ok(0)) };
@@ -87,7 +87,9 @@ pub(crate) fn restore(
             .hint("Does a trigger change them? Restore into a new table.")
             .into());
     }
-    connection.batch_execute("COMMIT").map_err(|e| failed("commit", e))?;
+    // What is deferred to the commit may fail, too.
+    let end = if dry_run { "SET CONSTRAINTS ALL IMMEDIATE; ROLLBACK" } else { "COMMIT" };
+    connection.batch_execute(end).map_err(|e| failed("end the transaction", e))?;
     Ok(Ok(found.rows))
 }
 

@@ -2,6 +2,7 @@
 //!
 //! The key is an OpenSSH private key without passphrase: cron has nobody to ask.
 
+use std::fs::File;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
@@ -70,11 +71,11 @@ impl Signer {
 }
 
 impl Signers {
-    /// Trusts the key that signs, and those of a file as `ssh-keygen -Y verify -f` takes it. Where the private key is not, its public one
-    /// beside it will do (`.pub`), or that file alone: whoever only reads an archive need not be able to sign.
+    /// Trusts the key that signs, and those of a file as `ssh-keygen -Y verify -f` takes it. Where the private key is not, or is not ours to
+    /// read, its public one beside it will do (`.pub`), or that file alone: whoever only reads an archive need not be able to sign.
     pub(crate) fn read(signing_key: &Path, allowed: Option<&Path>) -> anyhow::Result<Signers> {
         let mut keys = Vec::new();
-        if signing_key.exists() {
+        if File::open(signing_key).is_ok() {
             keys.push(Signer::read(signing_key)?.0.public_key().clone());
         } else {
             let mut public = signing_key.as_os_str().to_owned();
@@ -84,7 +85,7 @@ impl Signers {
             } else {
                 anyhow::ensure!(
                     allowed.is_some(),
-                    "there is neither the signing key `{}`, nor its `.pub`, nor `allowed_signers`: who may have signed?",
+                    "neither the signing key `{}` can be read, nor its `.pub`, and there is no `allowed_signers`: who may have signed?",
                     signing_key.display()
                 );
             }

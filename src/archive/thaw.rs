@@ -4,11 +4,18 @@ use crate::archive::folder::Folder;
 use crate::archive::manifest::Manifest;
 use crate::storage::{self, Frost};
 
-/// How many of the objects can be read, and how many not yet.
+/// How many of the objects can be read, how many not yet, and how many not before somebody asks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Thawed {
     pub(crate) readable: usize,
     pub(crate) thawing: usize,
+    pub(crate) frozen: usize,
+}
+
+impl Thawed {
+    pub(crate) fn all(self) -> usize {
+        self.readable + self.thawing + self.frozen
+    }
 }
 
 /// How long what is thawed can be read, and how fast it is thawed, in S3's words.
@@ -18,22 +25,25 @@ pub(crate) struct Wish {
     pub(crate) tier: &'static str,
 }
 
-/// Asks for what is frozen, and returns how far it is.
+/// Asks for what is frozen if there is a wish, and returns how far it is.
 pub(crate) fn thaw(
     folder: &Folder,
     segments: &[(&str, &Manifest)],
-    wish: Wish,
+    wish: Option<Wish>,
 ) -> anyhow::Result<Thawed> {
     let mut thawed = Thawed::default();
     for (name, manifest) in segments {
         for file in &manifest.files {
             let key = folder.key(&format!("{name}/{}", file.name))?;
-            let frost = match folder.storage.frost(&key)? {
-                Frost::Frozen => asked(folder, &key, wish)?,
-                other => other,
+            let frost = match (folder.storage.frost(&key)?, wish) {
+                (Frost::Frozen, Some(wish)) => asked(folder, &key, wish)?,
+                (other, _) => other,
             };
-            let is_readable = frost == Frost::None;
-            *if is_readable { &mut thawed.readable } else { &mut thawed.thawing } += 1;
+            *match frost {
+                Frost::None => &mut thawed.readable,
+                Frost::Thawing => &mut thawed.thawing,
+                Frost::Frozen => &mut thawed.frozen,
+            } += 1;
         }
     }
     Ok(thawed)

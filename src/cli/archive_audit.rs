@@ -24,7 +24,7 @@ pub(crate) struct ArchiveAuditArgs {
     /// Only this table, as `[[audit]]` has it (repeatable)
     #[arg(long, value_name = "TABLE", global = true)]
     pub(crate) only: Vec<String>,
-    /// Say what would be archived or deleted, and do nothing
+    /// Say what would be archived, deleted, restored or thawed, and do nothing
     #[arg(long, global = true)]
     pub(crate) dry_run: bool,
 }
@@ -265,7 +265,7 @@ pub(crate) struct ArchiveVerifyArgs {
 
 impl ArchiveAuditArgs {
     /// Returns the command as it is typed.
-    pub(super) fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match &self.command {
             None => "archive-audit",
             Some(ArchiveAuditCommand::List) => "archive-audit list",

@@ -231,6 +231,12 @@ impl AuditEntry {
                 "`parquet` in [[audit]] would have what `recipients` encrypts in the clear";
             document.problem(*line, message);
         }
+        if let (Some(At { value: true, line }), Some(_), None) =
+            (&delete, &recipients, &identity_file)
+        {
+            let message = "`delete` in [[audit]] reads what `recipients` encrypts back, and needs `identity_file` for it";
+            document.problem(*line, message);
+        }
         Some(AuditEntry {
             line,
             table: section.parsed("table", str::parse)?.value,

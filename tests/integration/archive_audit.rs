@@ -2,6 +2,8 @@
 //! afterwards is named.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -12,7 +14,7 @@ use crate::support::archive::Archive;
 use crate::support::receiver::Receiver;
 use crate::support::running::{Running, by_another_clock, eventually};
 use crate::support::s3::S3;
-use crate::support::{Run, stock};
+use crate::support::{Cluster, Run, stock};
 
 /// Three months of rows, 40 each, and one that is hot.
 const ROWS: &str = "
@@ -446,6 +448,32 @@ fn whoever_only_reads_needs_no_key_that_signs() {
     assert!(run.stderr.contains("who may have signed?"), "{run:#?}");
     archive.configure("allowed_signers = \"other.pub\"\n");
     archive.json(0, &["verify"]);
+}
+
+#[test]
+fn whoever_only_reads_need_not_be_able_to_read_the_key_that_signs() {
+    let archive = Archive::new(ROWS);
+    archive.json(0, &[]);
+    // Somebody else, if the tests may be somebody else.
+    let (uid, gid) = Cluster::shared().owner();
+    let owner = format!("{uid}:{gid}");
+    stock(Command::new("chown").arg("-R").arg(owner).arg(archive.sandbox.dir.path()));
+    std::fs::set_permissions(archive.sandbox.path("key"), PermissionsExt::from_mode(0o000))
+        .unwrap();
+    // Where the program lies may be closed to them.
+    let program = archive.sandbox.path("opsctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_opsctl"), &program).unwrap();
+    let run = |args: &[&str]| {
+        let asked = archive.sandbox.command(args);
+        let mut command = Command::new(&program);
+        command.args(asked.get_args()).env_clear().current_dir(archive.sandbox.dir.path());
+        command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Run::of(command.uid(uid).gid(gid))
+    };
+    run(&["archive-audit", "list"]).ends_with(0);
+    run(&["archive-audit", "verify"]).ends_with(0);
+    let refused = run(&["archive-audit"]).expect(10);
+    assert!(refused.stderr.contains("Permission denied"), "{refused:#?}");
 }
 
 #[test]

@@ -44,8 +44,12 @@ fn it_is_made_and_checked_without_the_private_key_and_read_with_it() {
 
     let verified = archive.json(0, &["verify"]);
     assert_eq!(verified["sealed"], verified["segments"].as_u64().unwrap() - empty(&archive));
+    // What is asked for is not left out without a word.
+    let run = archive.sandbox.run(&["archive-audit", "verify", "--with-table"]).expect(1);
+    assert!(run.stderr.contains("no identity fits"), "{run:#?}");
     archive.configure(&with_key);
     assert_eq!(archive.json(0, &["verify"])["sealed"], 0);
+    assert_eq!(archive.json(0, &["verify", "--with-table"])["in_table"]["same"], 40);
     let identity = archive.sandbox.path("identity");
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/contrib/verify_archive.py");
     let reference = |with_key: bool| {
@@ -64,16 +68,7 @@ fn it_is_made_and_checked_without_the_private_key_and_read_with_it() {
     // What is shown needs the key.
     let proof = archive.sandbox.run(&["archive-audit", "prove", "3"]).expect(0);
     assert!(proof.stdout.contains("geheim 3"));
-    assert_eq!(
-        archive
-            .sandbox
-            .run(&["archive-audit", "export"])
-            .expect(0)
-            .stdout
-            .matches("geheim")
-            .count(),
-        40
-    );
+    assert_eq!(exported(&archive), 40);
     archive.sandbox.run(&["archive-audit", "restore", MARCH, "--to", "again"]).ends_with(0);
     archive.configure(&recipients);
     for args in [&["prove", "3"][..], &["export"], &["restore", MARCH, "--to", "other"]] {
@@ -103,6 +98,12 @@ fn it_is_made_and_checked_without_the_private_key_and_read_with_it() {
         );
     }
     assert_eq!((reference(true).0, reference(false).0), (3, 3));
+}
+
+/// How many rows an export has.
+fn exported(archive: &Archive) -> usize {
+    let run = archive.sandbox.run(&["archive-audit", "export"]).expect(0);
+    run.stdout.matches("geheim").count()
 }
 
 /// Segments without rows have nothing that is encrypted.
@@ -162,14 +163,5 @@ fn in_a_bucket_it_is_the_same() {
     assert!(keys.contains(&format!("{segment}rows.ndjson.zst.age")), "{keys:?}");
     archive.configure(&format!("{recipients}identity_file = \"identity\"\n"));
     assert_eq!(archive.json(0, &["verify"])["sealed"], 0);
-    assert_eq!(
-        archive
-            .sandbox
-            .run(&["archive-audit", "export"])
-            .expect(0)
-            .stdout
-            .matches("geheim")
-            .count(),
-        40
-    );
+    assert_eq!(exported(&archive), 40);
 }

@@ -26,6 +26,12 @@ fn what_is_in_glacier_is_asked_for_and_then_restored() {
             assert!(run.stderr.contains("cannot be read before it is thawed"), "{run:#?}");
             assert!(run.stderr.contains("opsctl archive-audit thaw"), "{run:#?}");
         }
+        let look = archive.json(0, &["thaw", MARCH, "--dry-run"]);
+        assert_eq!((&look["readable"], &look["frozen"]), (&0.into(), &1.into()), "{look:#}");
+        let run =
+            archive.sandbox.run(&["archive-audit", "restore", MARCH, "--to", "x", "--dry-run"]);
+        assert!(run.expect(13).stderr.contains("1 have to be asked for"));
+        assert!(!s3.head(&bucket, &rows).contains("x-amz-restore"));
         // Another run needs the manifests alone.
         archive.json(0, &["--now", "2025-04-10T00:00:00Z"]);
         let table = format!("again_{}", class.to_lowercase());

@@ -53,6 +53,42 @@ fn segments_go_back_into_a_table_and_are_what_they_were() {
 }
 
 #[test]
+fn a_dry_run_changes_nothing_and_is_refused_where_there_is_none() {
+    let archive = archived(ROWS);
+    let before = archive.content();
+    let run =
+        |args: &[&str]| archive.sandbox.run(&[&["archive-audit"], args, &["--dry-run"]].concat());
+    let restored = run(&["restore", MARCH, "--to", "again"]).expect(0);
+    assert!(restored.stdout.contains("17 rows would be in again of"), "{restored:#?}");
+    assert_eq!(archive.sql("SELECT to_regclass('again') IS NULL"), "t");
+    let file = archive.sandbox.path("rows");
+    let out = file.to_str().unwrap();
+    for args in [
+        &["list"][..],
+        &["verify", "--anchor", out],
+        &["query"],
+        &["prove", "7", "--out", out],
+        &["export", "--out", out],
+        &["hold", "add", "case", "--why", "a court asks"],
+        &["hold", "remove", "case", "--why", "it is over"],
+    ] {
+        let refused = run(args).expect(2);
+        assert!(refused.stderr.contains("knows no --dry-run"), "{refused:#?}");
+    }
+    assert!(!file.exists() && archive.content() == before);
+}
+
+#[test]
+fn rows_and_the_report_do_not_go_to_one_place() {
+    let archive = archived(ROWS);
+    let run = archive.sandbox.run(&["archive-audit", "export", "--json"]).expect(2);
+    assert!(run.stderr.contains("--out says where the rows go"), "{run:#?}");
+    let file = archive.sandbox.path("rows");
+    let exported = archive.json(0, &["export", "--out", file.to_str().unwrap()]);
+    assert_eq!(exported["rows"], 40);
+}
+
+#[test]
 fn a_table_that_cannot_take_the_rows_is_left_as_it_is() {
     let archive = archived(ROWS);
     let refused = |to: &str, status: i32, says: &str| {
@@ -72,6 +108,16 @@ fn a_table_that_cannot_take_the_rows_is_left_as_it_is() {
     refused("changing", 3, "nothing is restored");
     archive.sql("CREATE TABLE checked (LIKE audit_logs); ALTER TABLE checked ADD CHECK (id < 5)");
     refused("checked", 1, "violates check constraint");
+    // Of several archives none is meant.
+    archive.configure(
+        "[[audit]]\ntable = \"others\"\nlocation = \"archive\"\nsigning_key = \"key\"\ntime_column = \"at\"\n",
+    );
+    let configured = std::fs::read_to_string(archive.sandbox.path("opsctl.toml")).unwrap();
+    let configured = configured.replacen("location", "time_column = \"at\"\nlocation", 1);
+    archive.sandbox.write("opsctl.toml", &configured);
+    refused("fresh", 2, "works with one archive, not with 2");
+    archive.sandbox.run(&["archive-audit", "export"]).ends_with(2);
+    archive.configure("");
     assert_eq!(
         archive.sql("SELECT (SELECT count(*) FROM changing) + (SELECT count(*) FROM checked)"),
         "0"

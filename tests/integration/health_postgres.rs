@@ -410,8 +410,7 @@ fn behind_a_pooler_nothing_is_left_in_a_session_that_others_use() {
     let dir = patient.sandbox.path("pooler");
     std::fs::create_dir(&dir).unwrap();
     // PgBouncer refuses to run as root, too.
-    let owner = std::path::Path::new(&cluster.dir).join("data").metadata().unwrap();
-    let (uid, gid) = (MetadataExt::uid(&owner), MetadataExt::gid(&owner));
+    let (uid, gid) = cluster.owner();
     std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
     for above in [patient.sandbox.dir.path(), &dir] {
         std::fs::set_permissions(above, PermissionsExt::from_mode(0o755)).unwrap();

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 
+use super::Archive;
 use super::report::Part;
-use super::{Archive, only};
 use crate::archive::export::{Export, Form, Wanted};
 use crate::archive::verify;
 use crate::cli::archive_audit::{ArchiveExportArgs, ExportFormat};
@@ -18,35 +18,20 @@ use crate::exit::{Exit, Failure};
 pub(super) fn export(
     context: &Context,
     database: &str,
-    audits: &[&AuditTable],
+    audit: &AuditTable,
     args: &ArchiveExportArgs,
 ) -> anyhow::Result<Part> {
-    let audit = only(database, audits)?;
-    let form = match args.format {
-        ExportFormat::Ndjson => Form::Ndjson,
-        ExportFormat::Csv => Form::Csv,
-    };
-    let wanted = Wanted { from: args.from, to: args.to, redact: args.redact.clone(), form };
-    // Beside its place, or without a name: it may be larger than the memory.
-    let dir = args.out.as_deref().map(|path| match path.parent() {
+    let Some(path) = &args.out else { return to_stdout(context, database, audit, args) };
+    // Beside its place.
+    let dir = match path.parent() {
         Some(dir) if !dir.as_os_str().is_empty() => dir,
         _ => Path::new("."),
-    });
-    let temporary = match dir {
-        Some(dir) => tempfile::NamedTempFile::new_in(dir),
-        None => tempfile::NamedTempFile::new(),
     };
-    let mut temporary = temporary.context("failed to make a temporary file")?;
-    let (rows, segments) = write(context, audit, &wanted, temporary.as_file())?;
-    let Some(path) = &args.out else {
-        temporary.rewind().context("failed to read the temporary file")?;
-        let mut stdout = std::io::stdout().lock();
-        std::io::copy(&mut temporary, &mut stdout).context("failed to write to standard output")?;
-        stdout.flush().context("failed to write to standard output")?;
-        return Ok(Part::answer(database, String::new(), Value::Null));
-    };
-    temporary.as_file().sync_all().context("failed to sync the file")?;
-    temporary.persist(path).with_context(|| format!("failed to write `{}`", path.display()))?;
+    let file = tempfile::NamedTempFile::new_in(dir);
+    let file = file.with_context(|| format!("failed to make a file in `{}`", dir.display()))?;
+    let (rows, segments) = write(context, audit, &wanted(args), file.as_file())?;
+    file.as_file().sync_all().context("failed to sync the file")?;
+    file.persist(path).with_context(|| format!("failed to write `{}`", path.display()))?;
     let hidden = if args.redact.is_empty() {
         String::new()
     } else {
@@ -59,6 +44,35 @@ pub(super) fn export(
     );
     let json = json!({ "table": audit.table.to_string(), "rows": rows, "segments": segments, "redacted": args.redact });
     Ok(Part::answer(database, text, json))
+}
+
+fn wanted(args: &ArchiveExportArgs) -> Wanted {
+    let form = match args.format {
+        ExportFormat::Ndjson => Form::Ndjson,
+        ExportFormat::Csv => Form::Csv,
+    };
+    Wanted { from: args.from, to: args.to, redact: args.redact.clone(), form }
+}
+
+/// Nothing is shown before all is verified, and it may be larger than the memory: until then it is in a file without a name, of which
+/// nothing is left when this is killed.
+fn to_stdout(
+    context: &Context,
+    database: &str,
+    audit: &AuditTable,
+    args: &ArchiveExportArgs,
+) -> anyhow::Result<Part> {
+    if context.global.json {
+        let failure = Failure::new(Exit::Usage, "rows and a report do not go to one place");
+        return Err(failure.hint("With --json, --out says where the rows go.").into());
+    }
+    let mut file = tempfile::tempfile().context("failed to make a temporary file")?;
+    write(context, audit, &wanted(args), &file)?;
+    file.rewind().context("failed to read the temporary file")?;
+    let mut stdout = std::io::stdout().lock();
+    std::io::copy(&mut file, &mut stdout).context("failed to write to standard output")?;
+    stdout.flush().context("failed to write to standard output")?;
+    Ok(Part::answer(database, String::new(), Value::Null))
 }
 
 /// Writes the rows; returns how many there are, and of how many segments.

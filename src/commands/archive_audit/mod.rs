@@ -10,7 +10,7 @@ use crate::archive::query_copy;
 use crate::archive::run::{self, Outcome, Request};
 use crate::archive::signature::{Signer, Signers};
 use crate::archive::source::Source;
-use crate::archive::verify;
+use crate::archive::verify::{self, Kind};
 use crate::archive::window::Window;
 use crate::cli::archive_audit::{ArchiveAuditArgs, ArchiveAuditCommand, ArchiveVerifyArgs};
 use crate::commands::exclusive::Exclusive;
@@ -39,15 +39,13 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
     let config = context.load(&args.selection, Overrides::default())?.config;
     context.set_deadline(context.global.timeout);
     check_names(&config, &args.only)?;
+    check_usage(context, &config, args)?;
     let mut anchor = match &args.command {
         Some(ArchiveAuditCommand::Verify(ArchiveVerifyArgs { anchor: Some(path), .. })) => {
             Some(Kept::read(context, &config.audits, path)?)
         }
         _ => None,
     };
-    if let Some(ArchiveAuditCommand::Delete(_)) = &args.command {
-        check_single(context, &config, &args.only)?;
-    }
     let mut parts: Vec<Part> = Vec::new();
     for database in &config.databases {
         let name = open::database_name(context, database)?;
@@ -56,8 +54,11 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
             tracing::info!("{name}: nothing of this database is archived");
             continue;
         }
+        // Where a command is about one archive, there is just one: that was checked.
+        let first = || audits.first().copied().context("no table is selected");
+        let dry_run = args.dry_run;
         let work = || match &args.command {
-            None => archive(context, &config, database, &audits, args.dry_run),
+            None => archive(context, &config, database, &audits, dry_run),
             Some(ArchiveAuditCommand::List) => list(context, &name, &audits),
             Some(ArchiveAuditCommand::Verify(asked)) => {
                 let with_table = asked.with_table.then_some(database);
@@ -65,16 +66,17 @@ pub(super) fn run(context: &Context, args: &ArchiveAuditArgs) -> anyhow::Result<
             }
             Some(ArchiveAuditCommand::Query(asked)) => query::query(context, &name, &audits, asked),
             Some(ArchiveAuditCommand::Export(asked)) => {
-                export::export(context, &name, &audits, asked)
+                export::export(context, &name, first()?, asked)
             }
             Some(ArchiveAuditCommand::Restore(asked)) => {
-                restore::restore(context, database, &audits, asked)
+                restore::restore(context, database, first()?, (asked, dry_run))
             }
-            Some(ArchiveAuditCommand::Thaw(asked)) => thaw::thaw(context, &name, &audits, asked),
+            Some(ArchiveAuditCommand::Thaw(asked)) => {
+                thaw::thaw(context, &name, first()?, (asked, dry_run))
+            }
             Some(ArchiveAuditCommand::Prove(asked)) => prove::prove(context, &name, &audits, asked),
-            Some(ArchiveAuditCommand::Delete(delete)) => {
-                let audit = audits.first().context("no table is selected")?;
-                delete::by_hand(context, &config, database, audit, (delete, args.dry_run))
+            Some(ArchiveAuditCommand::Delete(asked)) => {
+                delete::by_hand(context, &config, database, first()?, (asked, dry_run))
             }
             Some(ArchiveAuditCommand::Hold(command)) => {
                 hold::hold(context, &name, &audits, command)
@@ -119,15 +121,6 @@ fn check_names(config: &Config, only: &[String]) -> anyhow::Result<()> {
     }
 }
 
-/// Returns the table, where only one can be meant.
-fn only<'a>(database: &str, audits: &[&'a AuditTable]) -> anyhow::Result<&'a AuditTable> {
-    let [audit] = audits else {
-        let message = format!("several tables of {database} are archived");
-        return Err(Failure::new(Exit::Usage, message).hint("Name one with --only.").into());
-    };
-    Ok(audit)
-}
-
 /// Returns the segments with these names, and their manifests.
 fn named<'c>(
     contents: &'c Contents,
@@ -154,17 +147,34 @@ fn selected<'c>(config: &'c Config, database: &str, only: &[String]) -> Vec<&'c 
     config.audits.iter().filter(wanted).collect()
 }
 
-/// Is exactly one archive selected, so that a segment's name means one thing?
-fn check_single(context: &Context, config: &Config, only: &[String]) -> anyhow::Result<()> {
+/// Can the command be rehearsed, if that is asked, and does it have the archives that it works with?
+fn check_usage(context: &Context, config: &Config, args: &ArchiveAuditArgs) -> anyhow::Result<()> {
+    use ArchiveAuditCommand::{Delete, Export, Hold, List, Prove, Query, Restore, Thaw, Verify};
+    let (acts, works_with_one) = match &args.command {
+        None => (true, false),
+        Some(Delete(_) | Restore(_) | Thaw(_)) => (true, true),
+        Some(Export(_)) => (false, true),
+        Some(List | Verify(_) | Query(_) | Prove(_) | Hold(_)) => (false, false),
+    };
+    if args.dry_run && !acts {
+        let failure = Failure::new(Exit::Usage, format!("{} knows no --dry-run", args.name()));
+        let hint = "It is for archive-audit without a command, delete, restore and thaw.";
+        return Err(failure.hint(hint).into());
+    }
+    if !works_with_one {
+        return Ok(());
+    }
+    // A segment's name must mean one thing.
     let mut n = 0;
     for database in &config.databases {
-        n += selected(config, &open::database_name(context, database)?, only).len();
+        n += selected(config, &open::database_name(context, database)?, &args.only).len();
     }
     if n == 1 {
         return Ok(());
     }
-    let failure = Failure::new(Exit::Usage, format!("it works with one archive, not with {n}"));
-    Err(failure.hint("Name the table with --only, and the database with --database.").into())
+    let message = format!("{} works with one archive, not with {n}", args.name());
+    let hint = "Name the table with --only, and the database with --database.";
+    Err(Failure::new(Exit::Usage, message).hint(hint).into())
 }
 
 /// The archive of a table, and what is needed to look at it.
@@ -294,7 +304,7 @@ fn verify_all(
         }
         let mut compared = None;
         if let Some(database) = with_table
-            && findings.is_empty()
+            && findings.iter().all(|finding| finding.kind == Kind::Sealed)
         {
             let (target, _) = open::database(context, database)?;
             let mut source = Source::open(&target, audit, &context.stop)?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::report::Part;
-use super::{Archive, named, only};
+use super::{Archive, named};
 use crate::archive::folder::Folder;
 use crate::archive::manifest::Manifest;
 use crate::archive::thaw::{Thawed, Wish, thaw as ask};
@@ -22,41 +22,56 @@ pub(super) const PATIENCE: &str =
 pub(super) fn thaw(
     context: &Context,
     database: &str,
-    audits: &[&AuditTable],
-    args: &ArchiveThawArgs,
+    audit: &AuditTable,
+    (args, dry_run): (&ArchiveThawArgs, bool),
 ) -> anyhow::Result<Part> {
-    let audit = only(database, audits)?;
     let folder = Archive::open(context, audit)?.folder;
     let contents = folder.contents()?;
     let segments = named(&contents, audit, &args.segment)?;
-    let Thawed { readable, thawing } = ready(context, &folder, &segments, args.thaw)?;
-    let mut text = format!("{database} {}: {readable} objects can be read", audit.table);
-    if thawing > 0 {
-        text.push_str(&format!(", {thawing} are being thawed. {PATIENCE}"));
-    }
-    text.push('\n');
-    let json = json!({ "table": audit.table.to_string(), "segments": args.segment, "readable": readable, "thawing": thawing });
-    Ok(Part::answer(database, text, json))
+    let thawed = ready(context, &folder, &segments, (args.thaw, dry_run))?;
+    let patience = if thawed.readable < thawed.all() { PATIENCE } else { "" };
+    let text = format!("{database} {}: {}. {patience}", audit.table, how_far(thawed));
+    let Thawed { readable, thawing, frozen } = thawed;
+    let json = json!({
+        "table": audit.table.to_string(), "segments": args.segment,
+        "readable": readable, "thawing": thawing, "frozen": frozen,
+    });
+    Ok(Part::answer(database, text.trim_end().to_owned() + "\n", json))
 }
 
-/// Asks for what is frozen, and waits for it with `--wait`.
+/// Says how many objects can be read.
+pub(super) fn how_far(thawed: Thawed) -> String {
+    let Thawed { readable, thawing, frozen } = thawed;
+    let mut text = format!("{readable} of {} objects can be read", thawed.all());
+    if thawing > 0 {
+        text.push_str(&format!(", {thawing} are being thawed"));
+    }
+    if frozen > 0 {
+        text.push_str(&format!(", {frozen} have to be asked for"));
+    }
+    text
+}
+
+/// Asks for what is frozen, and waits for it with `--wait`. A dry run only looks.
 pub(super) fn ready(
     context: &Context,
     folder: &Folder,
     segments: &[(&str, &Manifest)],
-    options: ThawOptions,
+    (options, dry_run): (ThawOptions, bool),
 ) -> anyhow::Result<Thawed> {
     let tier = match options.thaw_tier {
         ThawTier::Standard => "Standard",
         ThawTier::Bulk => "Bulk",
         ThawTier::Expedited => "Expedited",
     };
+    let wish = (!dry_run).then_some(Wish { days: options.thaw_days, tier });
     loop {
-        let thawed = ask(folder, segments, Wish { days: options.thaw_days, tier })?;
-        if thawed.thawing == 0 || !options.wait {
+        let thawed = ask(folder, segments, wish)?;
+        if thawed.readable == thawed.all() || dry_run || !options.wait {
             return Ok(thawed);
         }
-        context.progress.set_message(format!("{} objects are being thawed", thawed.thawing));
+        let waiting = thawed.all() - thawed.readable;
+        context.progress.set_message(format!("{waiting} objects are being thawed"));
         context.stop.sleep(PAUSE)?;
     }
 }

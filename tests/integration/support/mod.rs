@@ -241,12 +241,19 @@ impl Cluster {
     /// Runs `pg_ctl` on it, as the user that it runs as.
     #[track_caller]
     pub(crate) fn pg_ctl(&self, args: &[&str]) {
-        use std::os::unix::{fs::MetadataExt as _, process::CommandExt as _};
+        use std::os::unix::process::CommandExt as _;
         let data = Path::new(&self.dir).join("data");
-        let owner = data.metadata().unwrap();
+        let (uid, gid) = self.owner();
         let mut command = Command::new(self.bin_dir.join("pg_ctl"));
         command.arg("-D").arg(&data).args(args).current_dir("/").stdout(Stdio::null());
-        stock(command.uid(owner.uid()).gid(owner.gid()));
+        stock(command.uid(uid).gid(gid));
+    }
+
+    /// Returns the user and group that it runs as, which is not root.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        use std::os::unix::fs::MetadataExt as _;
+        let data = Path::new(&self.dir).join("data").metadata().unwrap();
+        (data.uid(), data.gid())
     }
 
     /// Starts it after it was stopped or killed.
