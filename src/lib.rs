@@ -77,7 +77,7 @@
 //!   manifest toc objects rows plan retention shrink notes sample verified
 //!                            decisions and formats, without I/O: they take `now` and their inputs as arguments
 //! archive/                 old audit rows as evidence:
-//!   run verify deletion    the stories, from beginning to end; a row is deleted only by what was read back
+//!   run verify deletion    the stories, from beginning to end; a row, or a partition, goes only by what was read back
 //!   hold                   what must not be deleted, as signed records beside the segments
 //!   source folder evidence    the table in one snapshot; names; the rows of a segment, written and read back
 //!   query_copy parquet     the rows of a segment as Parquet, for questions; the format
@@ -114,6 +114,7 @@
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
+//! setup                    roles and privileges as SQL, for a person to read
 //! schedule/                a crontab, units and manifests as text
 //! runbook                  the pages, inside of the program
 //! config/                  file, environment and flags, merged and checked once; only values leave it
@@ -287,6 +288,7 @@ mod schedule;
 mod secret;
 mod service;
 mod sessions;
+mod setup;
 mod stop;
 mod storage;
 mod sync;

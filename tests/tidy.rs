@@ -127,6 +127,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "text",
         ],
     ),
+    ("setup", &["config", "sessions::preset"]),
     ("maintain::need", &[]),
     ("maintain::bloat", &[]),
     ("maintain::latency", &[]),
@@ -164,7 +165,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "storage",
         ],
     ),
-    ("cli", &["clock", "config", "doctor::Area", "exit", "health::kind", "log"]),
+    ("cli", &["clock", "config", "doctor::Area", "exit", "health::kind", "log", "setup::Purpose"]),
     (
         "commands",
         &[
@@ -188,6 +189,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ping",
             "runbook",
             "schedule",
+            "setup",
             "sessions",
             "storage",
             "text",
@@ -240,6 +242,8 @@ const WITHOUT: &[(&str, &str, &str)] = &[
     ("runbook", "cron", "people ask for it"),
     ("runbook", "runbook", "it shows them"),
     ("schedule", "cron", "it prints what cron reads"),
+    ("setup", "cron", "a person reads it, and runs it"),
+    ("setup", "runbook", "once, before anything runs: docs/security.md"),
     (
         "restore",
         "cron",

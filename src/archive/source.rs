@@ -239,8 +239,7 @@ impl Source {
     }
 
     fn within(&self, window: Window) -> String {
-        let time = quote(&self.facts.time_column);
-        format!("{time} >= {} AND {time} < {}", literal(window.from), literal(window.to))
+        within(&self.facts.time_column, window)
     }
 }
 
@@ -249,6 +248,12 @@ impl Facts {
     pub(crate) fn key_positions(&self) -> Vec<usize> {
         positions(&self.columns, &self.key)
     }
+}
+
+/// Returns the condition that a row is of a window.
+pub(super) fn within(time_column: &str, window: Window) -> String {
+    let time = quote(time_column);
+    format!("{time} >= {} AND {time} < {}", literal(window.from), literal(window.to))
 }
 
 /// Gives every row of a COPY to `take`.

@@ -52,6 +52,7 @@ impl Scene {
             recipients: Vec::new(),
             identity_file: None,
             delete: false,
+            drop_partitions: false,
             delete_min_age: std::time::Duration::from_secs(7 * 86_400),
             retention: None,
         };

@@ -36,6 +36,8 @@ pub(crate) struct AuditTable {
     pub(crate) identity_file: Option<PathBuf>,
     /// Do runs delete rows whose segment they read back? By hand it can be done in any case.
     pub(crate) delete: bool,
+    /// Do rows go with whole partitions, and not one by one?
+    pub(crate) drop_partitions: bool,
     /// How old a segment must be before its rows are deleted: 7 days or more.
     pub(crate) delete_min_age: Duration,
     pub(crate) retention: Option<AuditRetention>,
@@ -119,6 +121,7 @@ pub(super) const AUDIT_KEYS: &[&str] = &[
     "recipients",
     "identity_file",
     "delete",
+    "partitions",
     "delete_min_age",
     "retention",
     "retention_days",
@@ -142,6 +145,7 @@ pub(super) struct AuditEntry {
     recipients: Vec<String>,
     identity_file: Option<PathBuf>,
     delete: bool,
+    drop_partitions: bool,
     delete_min_age: Option<Duration>,
     retention: Option<AuditRetention>,
     s3: S3Entry,
@@ -212,6 +216,11 @@ impl AuditEntry {
             "after-verify" => Ok(true),
             _ => Err(format!("{} is not off or after-verify", quote(text))),
         });
+        let drop_partitions = section.parsed("partitions", |text| match text {
+            "keep" => Ok(false),
+            "drop" => Ok(true),
+            _ => Err(format!("{} is not keep or drop", quote(text))),
+        });
         let delete_min_age = section.parsed("delete_min_age", |text| {
             let age = value::parse_duration(text)?;
             let too_short = age < DELETE_MIN_AGE;
@@ -252,6 +261,7 @@ impl AuditEntry {
             recipients: recipients.map(|at| at.value).unwrap_or_default(),
             identity_file: identity_file.map(|at| at.value),
             delete: delete.is_some_and(|at| at.value),
+            drop_partitions: drop_partitions.is_some_and(|at| at.value),
             delete_min_age: delete_min_age.map(|at| at.value),
             retention,
             s3,
@@ -313,6 +323,7 @@ impl Merge<'_> {
                 recipients: entry.recipients.clone(),
                 identity_file: entry.identity_file.clone(),
                 delete: entry.delete,
+                drop_partitions: entry.drop_partitions,
                 delete_min_age: entry.delete_min_age.unwrap_or(DELETE_MIN_AGE),
                 retention: entry.retention,
             });

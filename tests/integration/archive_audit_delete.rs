@@ -268,3 +268,37 @@ fn killed_at_any_moment_and_disturbed_by_others_no_row_is_in_neither_place() {
     assert_eq!(archive.sql(sql), "0");
     assert!(archive.sql("SELECT count(*) FROM changed") != "0");
 }
+
+#[test]
+fn a_server_that_is_restarted_in_the_middle_costs_a_run_and_no_row() {
+    let (archive, cluster) = Archive::alone(
+        "CREATE TABLE audit_logs (id serial PRIMARY KEY, at timestamptz, who text); \
+         INSERT INTO audit_logs (at, who) SELECT timestamptz '2024-03-02' + n * interval '1 second', repeat('x', 200) FROM generate_series(1, 300000) n",
+    );
+    archive.configure("delete = \"after-verify\"\nparquet = false\n");
+    // While rows are read, and while they are deleted.
+    let reads = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'COPY (SELECT \"id\", \"at\"%' AND state = 'active'";
+    let running = Running::start(&archive.sandbox, &["archive-audit"]);
+    eventually("rows that are read", || (archive.sql(reads) == "1").then_some(()));
+    cluster.pg_ctl(&["stop", "-m", "immediate"]);
+    let run = running.end();
+    assert_eq!(run.status, 12, "{run:#?}");
+    cluster.start_again();
+    assert_eq!(count(&archive), "300000");
+    archive.sandbox.run(&["archive-audit"]).ends_with(0);
+    archive.is_well();
+    let command = archive.sandbox.command(&["archive-audit"]);
+    let running = Running::spawn(by_another_clock(&command, "+8d").env("NO_FAKE_STAT", "1"));
+    let left = || count(&archive).parse::<u32>().unwrap();
+    eventually("deletions", || (left() < 299_000).then_some(()));
+    cluster.pg_ctl(&["stop", "-m", "immediate"]);
+    let run = running.end();
+    assert_eq!(run.status, 12, "{run:#?}");
+    cluster.start_again();
+    assert!((1..299_000).contains(&left()), "{} rows", left());
+    let tables = later(&archive, 8, 0, &[]);
+    assert_eq!((count(&archive), &tables[1]["findings"]), ("0".into(), &serde_json::json!([])));
+    archive.is_well();
+    let restored = archive.json(0, &["restore", MARCH, "--to", "back"]);
+    assert_eq!(archive.sql("SELECT count(DISTINCT id) FROM back"), "300000", "{restored:#}");
+}

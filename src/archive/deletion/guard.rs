@@ -91,7 +91,7 @@ impl Guard {
         let shown = |names: &[String]| names.join(", ");
         if !self.triggers.is_empty() {
             return Some(format!(
-                "it is protected by a trigger ({}). Right ways: partition the table by the window, and a partition goes as a whole; or \
+                "it is protected by a trigger ({}). Right ways: partition the table by time, and have partitions go as a whole (`partitions`); or \
                  its owner disables the trigger for the time of the run, and enables it again. opsctl disables none",
                 shown(&self.triggers)
             ));

@@ -3,6 +3,8 @@
 //! `condition` says when a segment is not to be touched, `guard` what stands before a table, `proven` reads a segment back and cuts
 //! its lines into batches. `plan` asks all of them: only it makes a [`plan::Deletable`], and `apply` takes nothing else. A row that
 //! is not as it was archived stays, and so does one that was never archived. No trigger is disabled here.
+//!
+//! Where the configuration wants it, rows go with their partitions only: `partition` takes one out, back in, and away, `whole` decides.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +13,10 @@ use anyhow::Context as _;
 use crate::archive::deletion::apply::Outcome;
 use crate::archive::deletion::condition::Stay;
 use crate::archive::deletion::guard::Guard;
+use crate::archive::deletion::partition::Partition;
 use crate::archive::deletion::plan::Planned;
-use crate::archive::folder::Folder;
+use crate::archive::deletion::whole::{Lines, Plan, Whole};
+use crate::archive::folder::{Contents, Folder};
 use crate::archive::hold::Holds;
 use crate::archive::retention::Kept;
 use crate::archive::signature::Signers;
@@ -27,10 +31,12 @@ use crate::stop::Stop;
 pub(crate) mod apply;
 pub(crate) mod condition;
 mod guard;
+mod partition;
 mod plan;
 mod proven;
 #[cfg(test)]
 mod tests;
+pub(crate) mod whole;
 
 /// So many rows go in one transaction, or fewer if they are large.
 pub(crate) const BATCH_ROWS: usize = 500;
@@ -60,6 +66,10 @@ pub(crate) struct Report {
     /// What is wrong with the archive as a whole: then nothing is deleted.
     pub(crate) findings: Vec<Finding>,
     pub(crate) segments: Vec<Segment>,
+    /// Where rows go with their partitions.
+    pub(crate) partitions: Vec<Whole>,
+    /// Partitions that an earlier run had taken out, and was killed.
+    pub(crate) taken_back: Vec<String>,
 }
 
 /// What became of the rows of a segment.
@@ -91,6 +101,9 @@ pub(crate) fn run(
         return Ok(Report { findings, ..Report::default() });
     }
     let mut source = Source::open_to_write(task.target, task.audit, task.stop)?;
+    if task.audit.drop_partitions {
+        return partitions(task, &mut source, &contents, wanted, check);
+    }
     let guard = Guard::read(&mut source)?;
     let (warning, refused) = (guard.warning(), guard.why_not());
     let mut report = Report { warning, refused, ..Report::default() };
@@ -124,6 +137,36 @@ pub(crate) fn run(
             kept: plan::kept(task, manifest),
             became,
         });
+    }
+    Ok(report)
+}
+
+/// Drops partitions whose rows are all archived; all whose time is archived, or those that some segments have whole.
+fn partitions(
+    task: &Task<'_>,
+    source: &mut Source,
+    contents: &Contents,
+    wanted: Option<&[String]>,
+    check: &mut dyn FnMut() -> Result<(), Error>,
+) -> anyhow::Result<Report> {
+    let mut report = Report { refused: partition::why_not(source)?, ..Report::default() };
+    if report.refused.is_some() {
+        return Ok(report);
+    }
+    if !task.dry_run {
+        check()?;
+        report.taken_back = partition::take_back(source)?;
+    }
+    let holds = Holds::read(task.folder, task.signers)?;
+    let (mut plan, mut lines) = (Plan::new(task, &holds, contents), Lines::default());
+    for partition in Partition::list(source)? {
+        task.stop.check()?;
+        let whole = plan.carry_out(source, &partition, wanted, &mut lines, check);
+        report.partitions.extend(whole.with_context(|| format!("partition {}", partition.name))?);
+    }
+    if wanted.is_some() && report.partitions.is_empty() {
+        let why = "rows go with whole partitions (`partitions`), and none has all of its time in these segments";
+        report.refused = Some(why.to_owned());
     }
     Ok(report)
 }

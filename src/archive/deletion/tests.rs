@@ -45,7 +45,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         1 => (1..40_u64).prop_map(Event::KilledArchive),
         2 => Just(Event::Delete),
         1 => (1..60_u64).prop_map(Event::Unstored),
-        1 => (0..6_u32).prop_map(Event::Killed),
+        1 => (0..12_u32).prop_map(Event::Killed),
     ];
     proptest::collection::vec(event, 1..12)
 }
@@ -176,4 +176,77 @@ fn what_the_storage_says_after_the_proof_changes_nothing() {
     assert!(format!("{error:#}").contains("changed while it was read"), "{error:#}");
     let mut session = scene.target.connect("test", &Stop::new()).unwrap();
     assert_eq!(there(&mut session).len(), 40);
+}
+
+/// Returns the rows of the table and of what was taken out of it, and whether all is in it.
+fn in_partitions(session: &mut Connection) -> (BTreeMap<String, String>, bool) {
+    let names = "SELECT relname::text, relispartition FROM pg_class WHERE relname ~ '^logs_[0-9]$' AND relkind = 'r'";
+    let (mut rows, mut is_whole) = (BTreeMap::new(), true);
+    for row in session.query(names, &[]).unwrap() {
+        let sql = format!(
+            "SELECT id::text, (at AT TIME ZONE 'UTC') || '+00 ' || coalesce(what, '') FROM {}",
+            row.get::<_, &str>(0)
+        );
+        rows.extend(session.query(&sql, &[]).unwrap().iter().map(|row| (row.get(0), row.get(1))));
+        is_whole &= row.get::<_, bool>(1);
+    }
+    (rows, is_whole)
+}
+
+#[test]
+fn by_any_schedule_no_row_of_a_partition_is_in_neither_place() {
+    let mut scene = Scene::new(0);
+    scene.audit.drop_partitions = true;
+    let session = RefCell::new(scene.target.connect("test", &Stop::new()).unwrap());
+    let sql = |sql: &str| session.borrow_mut().batch_execute(sql);
+    let there = || in_partitions(&mut session.borrow_mut());
+    let month = |n: u32| format!("date '2024-12-01' + {n} * interval '1 month'");
+    let make: String = (0..6)
+        .map(|n| {
+            format!(
+                "EXECUTE format('CREATE TABLE logs_{n} PARTITION OF logs FOR VALUES FROM (%L) TO (%L)', {}, {});",
+                month(n),
+                month(n + 1)
+            )
+        })
+        .collect();
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(40));
+    let result = runner.run(&events(), |events| {
+        sql(&format!(
+            "SET TimeZone = 'UTC'; DROP TABLE IF EXISTS logs, logs_0, logs_1, logs_2, logs_3, logs_4, logs_5; \
+             CREATE TABLE logs (id serial, at timestamptz, what text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at); DO $$ BEGIN {make} END $$"
+        ))
+        .unwrap();
+        let memory = Memory::without_writers();
+        let storage = || -> Shared { Arc::new(memory.clone()) };
+        let dying = |call: u64| -> Shared {
+            let faulty = Faulty::new(storage());
+            faulty.spoil(call, Fault::Die);
+            Arc::new(faulty)
+        };
+        for event in events.into_iter().chain([Event::Archive, Event::Delete]) {
+            if let Some(by_somebody) = sql_of(&event) {
+                // There may be no partition for it any more.
+                drop(sql(&by_somebody));
+                continue;
+            }
+            let (before, known) = (there().0, archived(&memory));
+            match event {
+                Event::KilledArchive(call) => drop(scene.run(dying(call))),
+                Event::Delete => drop(delete(&scene, storage(), u32::MAX).unwrap()),
+                Event::Unstored(call) => drop(delete(&scene, dying(call), u32::MAX)),
+                Event::Killed(n) => drop(delete(&scene, storage(), n)),
+                _ => drop(scene.run(storage()).unwrap()),
+            }
+            let ((after, is_whole), archive) = (there(), archived(&memory));
+            prop_assert!(archive.is_superset(&known));
+            for row in before {
+                let is_there = after.get(&row.0) == Some(&row.1);
+                prop_assert!(is_there || archive.contains(&row), "{:?} is nowhere", row);
+            }
+            prop_assert!(is_whole || !matches!(event, Event::Delete));
+        }
+        Ok(())
+    });
+    result.unwrap();
 }

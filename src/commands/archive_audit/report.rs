@@ -4,6 +4,7 @@ use serde_json::{Map, Value, json};
 
 use crate::archive::compare::Compared;
 use crate::archive::deletion::condition::Stay;
+use crate::archive::deletion::whole::{self, Whole};
 use crate::archive::deletion::{self, Became};
 use crate::archive::folder::Contents;
 use crate::archive::run::Outcome;
@@ -79,7 +80,12 @@ impl Part {
             Became::Deleted(outcome) => outcome.deleted,
             Became::Stayed(_) | Became::Damaged(_) => 0,
         };
-        let rows: u64 = report.segments.iter().map(rows).sum();
+        let mut rows: u64 = report.segments.iter().map(rows).sum();
+        for whole in &report.partitions {
+            if let whole::Became::Dropped(dropped) = whole.became {
+                rows += dropped;
+            }
+        }
         let verb = if dry_run { "would delete" } else { "deleted" };
         if let Some(why) = &report.refused {
             self.exit = self.exit.max(Exit::Configuration);
@@ -89,8 +95,13 @@ impl Part {
         } else {
             self.line(table, &format!("{verb} {rows} rows"));
         }
+        for name in &report.taken_back {
+            let line = format!("  {name}: taken back; a run that was killed had detached it\n");
+            self.text.push_str(&line);
+        }
         let mut list = Vec::new();
         let mut findings = report.findings.clone();
+        let partitions = self.partitions(&report.partitions, by_name, dry_run, &mut findings);
         for deletion::Segment { name, window, kept, became } in &report.segments {
             let mut json = json!({ "segment": name, "window": window, "kept": kept });
             match became {
@@ -104,12 +115,7 @@ impl Part {
                     json["rows"] = json!(outcome);
                 }
                 Became::Stayed(stay) => {
-                    let exit = match stay {
-                        Stay::Refused { .. } => Exit::Configuration,
-                        Stay::Wait { .. } if by_name => Exit::Failed,
-                        Stay::Wait { .. } => Exit::Done,
-                    };
-                    self.exit = self.exit.max(exit);
+                    self.stays(stay, by_name);
                     self.text.push_str(&format!("  {name}: its rows stay: {}\n", stay.why()));
                     json["stays"] = json!(stay);
                 }
@@ -125,8 +131,50 @@ impl Part {
         self.findings(&findings);
         self.tables.push(json!({
             "table": table, "deleted": rows, "segments": list, "findings": findings, "error": report.refused,
-            "warning": report.warning,
+            "warning": report.warning, "partitions": partitions, "taken_back": report.taken_back,
         }));
+    }
+
+    /// Adds what became of partitions, which go as a whole.
+    fn partitions(
+        &mut self,
+        partitions: &[Whole],
+        by_name: bool,
+        dry_run: bool,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<Value> {
+        let verb = if dry_run { "would drop it" } else { "dropped" };
+        let mut list = Vec::new();
+        for Whole { name, became } in partitions {
+            let mut json = json!({ "partition": name });
+            match became {
+                whole::Became::Dropped(rows) => {
+                    self.text.push_str(&format!("  {name}: {verb}, with {rows} rows\n"));
+                    json["dropped"] = json!(rows);
+                }
+                whole::Became::Stayed(stay) => {
+                    self.stays(stay, by_name);
+                    self.text.push_str(&format!("  {name}: stays: {}\n", stay.why()));
+                    json["stays"] = json!(stay);
+                }
+                whole::Became::Differs(found) => {
+                    self.text.push_str(&format!("  {name}: stays, see below\n"));
+                    findings.extend(found.clone());
+                }
+            }
+            list.push(json);
+        }
+        list
+    }
+
+    /// Notes that something was not deleted.
+    fn stays(&mut self, stay: &Stay, by_name: bool) {
+        let exit = match stay {
+            Stay::Refused { .. } => Exit::Configuration,
+            Stay::Wait { .. } if by_name => Exit::Failed,
+            Stay::Wait { .. } => Exit::Done,
+        };
+        self.exit = self.exit.max(exit);
     }
 
     /// Adds the holds of a table.

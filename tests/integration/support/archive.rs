@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::broken::sha256;
-use super::{Cluster, Sandbox, stock};
+use super::{Cluster, Sandbox, installed, stock};
 
 /// A database with a table `audit_logs`, and a sandbox whose configuration archives it.
 pub(crate) struct Archive {
@@ -21,7 +21,16 @@ pub(crate) struct Archive {
 impl Archive {
     /// Makes a database with `sql` in it, and a key that signs.
     pub(crate) fn new(sql: &str) -> Archive {
-        let cluster = Cluster::shared();
+        Archive::on(Cluster::shared(), sql)
+    }
+
+    /// The same on a server of its own, which lives as long as the tests.
+    pub(crate) fn alone(sql: &str) -> (Archive, &'static Cluster) {
+        let cluster: &Cluster = Box::leak(Box::new(Cluster::start(&installed(), &[], &[])));
+        (Archive::on(cluster, sql), cluster)
+    }
+
+    fn on(cluster: &'static Cluster, sql: &str) -> Archive {
         let database = cluster.database();
         cluster.sql(&database, sql);
         let sandbox = Sandbox::new(&cluster.url(&database));

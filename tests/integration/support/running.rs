@@ -116,14 +116,19 @@ pub(crate) fn spoiled(command: &Command, inject: &str) -> Command {
 }
 
 /// Returns the command that does the same by a clock that is wrong by so much, such as `+1d`.
+///
+/// Without the program `faketime`, which would be the one that signals reach.
 pub(crate) fn by_another_clock(wanted: &Command, by: &str) -> Command {
-    let mut faketime = Command::new("faketime");
-    faketime.args(["-m", "--exclude-monotonic", "-f", by]);
-    faketime.arg(wanted.get_program()).args(wanted.get_args()).stdin(Stdio::null());
+    let mut same = Command::new(wanted.get_program());
     let variables = wanted.get_envs().filter_map(|(name, value)| Some((name, value?)));
-    faketime.env_clear().envs(variables);
-    faketime.current_dir(wanted.get_current_dir().unwrap_or(Path::new("/")));
-    faketime
+    same.args(wanted.get_args()).stdin(Stdio::null()).env_clear().envs(variables);
+    same.current_dir(wanted.get_current_dir().unwrap_or(Path::new("/")));
+    let library = |folder: std::fs::DirEntry| folder.path().join("faketime/libfaketimeMT.so.1");
+    let mut folders = std::fs::read_dir("/usr/lib").unwrap();
+    let library = folders.find_map(|folder| Some(library(folder.ok()?)).filter(|l| l.exists()));
+    same.env("LD_PRELOAD", library.expect("libfaketime"));
+    same.env("FAKETIME", by).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    same
 }
 
 /// Returns the command that does the same on a terminal, which has what is typed from stdin and shows all on stdout.

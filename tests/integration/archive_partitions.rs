@@ -1,0 +1,176 @@
+//! Partitions go as a whole where the configuration wants it, and only with rows that are all in the archive.
+
+use std::process::{Child, Command, Stdio};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::support::Run;
+use crate::support::archive::Archive;
+use crate::support::running::{Running, by_another_clock, eventually};
+
+/// Two months of rows, 40 each, and one that is hot. A trigger keeps rows from being deleted one by one.
+const ROWS: &str = "
+    CREATE TABLE audit_logs (id bigserial, at timestamptz NOT NULL, who text, PRIMARY KEY (id, at)) PARTITION BY RANGE (at);
+    CREATE TABLE march PARTITION OF audit_logs FOR VALUES FROM ('2024-03-01 00:00Z') TO ('2024-04-01 00:00Z');
+    CREATE TABLE april (note text DEFAULT 'x', who text, at timestamptz NOT NULL, id bigint NOT NULL DEFAULT 0);
+    ALTER TABLE april DROP COLUMN note;
+    ALTER TABLE audit_logs ATTACH PARTITION april FOR VALUES FROM ('2024-04-01 00:00Z') TO ('2024-05-01 00:00Z');
+    CREATE TABLE hot PARTITION OF audit_logs FOR VALUES FROM ('2024-05-01 00:00Z') TO ('2999-01-01 00:00Z');
+    INSERT INTO audit_logs (at, who)
+        SELECT timestamptz '2024-03-05Z' + (n / 40) * interval '1 month' + (n % 40) * interval '10 hours', 'user' || n
+        FROM generate_series(0, 79) n;
+    INSERT INTO audit_logs (at, who) VALUES (now(), 'hot');
+    COMMENT ON TABLE april IS 'it''s \\april';
+    CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+    CREATE TRIGGER watch BEFORE DELETE ON audit_logs FOR EACH ROW EXECUTE FUNCTION no()";
+
+const MARCH: &str = "2024/2024-03-01_2024-03-31";
+const APRIL: &str = "2024/2024-04-01_2024-04-30";
+
+/// Makes the table, and archives what is old.
+fn archived(more: &str) -> Archive {
+    let archive = Archive::new(&format!("{ROWS}; {more}"));
+    archive.configure("delete = \"after-verify\"\npartitions = \"drop\"\n");
+    archive.json(0, &[]);
+    archive
+}
+
+/// Returns the command, so many days from now.
+fn command(archive: &Archive, days: u32, args: &[&str]) -> Command {
+    let command = archive.sandbox.command(&[&["archive-audit", "--json"], args].concat());
+    let mut command = by_another_clock(&command, &format!("+{days}d"));
+    // Files are as old as they are.
+    command.env("NO_FAKE_STAT", "1");
+    command
+}
+
+/// Runs opsctl in eight days; returns what the report says of the deletion.
+#[track_caller]
+fn later(archive: &Archive, status: i32, args: &[&str]) -> Value {
+    let run = Run::of(&mut command(archive, 8, args)).expect(status);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    report["databases"][0]["tables"].as_array().and_then(|t| t.last().cloned()).unwrap_or(report)
+}
+
+fn partitions(archive: &Archive) -> String {
+    archive.sql("SELECT string_agg(inhrelid::regclass::text, ' ' ORDER BY inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = 'audit_logs'::regclass AND NOT inhdetachpending")
+}
+
+fn count(archive: &Archive) -> String {
+    archive.sql("SELECT count(*) FROM audit_logs")
+}
+
+/// A session that has used the table, and has not ended its transaction.
+fn onlooker(archive: &Archive) -> Child {
+    let mut psql = Command::new("psql");
+    psql.args(["-qAtX", &archive.url(), "-c", "BEGIN", "-c", "SELECT count(*) FROM audit_logs"]);
+    let child = psql.args(["-c", "SELECT pg_sleep(600)"]).stdout(Stdio::null()).spawn().unwrap();
+    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
+    eventually("the onlooker", || (archive.sql(sleeps) == "1").then_some(()));
+    child
+}
+
+fn end(archive: &Archive, mut onlooker: Child) {
+    archive.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND datname = current_database() AND pid <> pg_backend_pid()");
+    onlooker.wait().unwrap();
+}
+
+#[test]
+fn partitions_whose_rows_are_archived_go_and_the_rest_stays() {
+    let archive = archived("");
+    let report = later(&archive, 0, &["--dry-run"]);
+    assert_eq!(report["deleted"], 80, "{report:#}");
+    assert_eq!(partitions(&archive), "april hot march");
+    // By hand, and only what is named.
+    let report = later(&archive, 0, &["delete", MARCH, "--yes", MARCH]);
+    assert_eq!(report["partitions"][0]["partition"], "public.march", "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "41".into()));
+    let report = later(&archive, 0, &[]);
+    assert_eq!(report["partitions"][0]["dropped"], 40, "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("hot".into(), "1".into()));
+    assert_eq!(
+        archive.sql("SELECT count(*) FROM pg_class WHERE relname IN ('march', 'april')"),
+        "0"
+    );
+    archive.is_well();
+    archive.json(0, &["restore", APRIL, "--to", "back"]);
+    assert_eq!(archive.sql("SELECT count(*) FROM back"), "40");
+    let report = later(&archive, 10, &["delete", MARCH, "--yes", MARCH]);
+    assert!(report["error"].as_str().unwrap().contains("none has all of its time"), "{report:#}");
+}
+
+#[test]
+fn a_partition_that_is_not_as_it_was_archived_stays_where_it_is() {
+    let archive = archived("CREATE VIEW of_march AS SELECT * FROM march");
+    archive.sql("UPDATE audit_logs SET who = 'nobody' WHERE id = 50");
+    // April has a row that changed; what depends on March keeps it from being dropped.
+    let run = Run::of(&mut command(&archive, 8, &[])).expect(1);
+    assert!(run.stderr.contains("drop public.march") && run.stderr.contains("depend"), "{run:#?}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot march".into(), "81".into()));
+    archive.sql("DROP VIEW of_march");
+    let report = later(&archive, 3, &[]);
+    assert!(report["findings"][0]["what"].as_str().unwrap().contains("the row 50"), "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "41".into()));
+    assert_eq!(archive.sql("SELECT obj_description('april'::regclass)"), "it's \\april");
+    // A row that was never archived gets a segment first, which is not old enough.
+    archive.sql("UPDATE audit_logs SET who = 'user49' WHERE id = 50; INSERT INTO audit_logs (at) VALUES ('2024-04-02Z')");
+    let report = later(&archive, 0, &[]);
+    let why = report["partitions"][0]["stays"]["why"].as_str().unwrap();
+    assert!(why.contains("are needed"), "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "42".into()));
+}
+
+#[test]
+fn what_a_killed_run_had_taken_out_is_taken_back_and_looked_at_again() {
+    let archive = archived("");
+    let onlooker = onlooker(&archive);
+    let running = Running::spawn(&mut command(&archive, 8, &[]));
+    let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+    eventually("that it waits", || (archive.sql(pending) == "1").then_some(()));
+    running.signal(Signal::KILL);
+    let _run = running.end();
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE%'";
+    archive.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE%'");
+    eventually("its end", || (archive.sql(waits) == "0").then_some(()));
+    // Halfway out: its rows are not seen any more, and whoever looks at the partition reads what it is.
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "41".into()));
+    let comment = archive.sql("SELECT obj_description('march'::regclass)");
+    assert!(comment.contains("its next run takes it back"), "{comment}");
+    end(&archive, onlooker);
+    archive.sql("UPDATE march SET who = 'nobody' WHERE id = 1");
+    let report = later(&archive, 3, &[]);
+    assert_eq!(report["taken_back"], serde_json::json!(["public.march"]), "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("hot march".into(), "41".into()));
+    assert_eq!(archive.sql("SELECT obj_description('march'::regclass)"), "");
+    // Somebody else's comment makes nothing a partition.
+    archive.sql(
+        "CREATE ROLE stranger; CREATE TABLE forged (LIKE audit_logs); ALTER TABLE forged OWNER TO stranger; \
+         COMMENT ON TABLE forged IS 'opsctl archive-audit: {\"detached_from\":\"public.audit_logs\",\
+         \"bounds\":{\"from\":\"2023-03-01\",\"to\":\"2023-04-01\"},\"comment\":null,\"note\":\"\"}'",
+    );
+    later(&archive, 3, &[]);
+    assert_eq!(partitions(&archive), "hot march");
+    archive.sql("DROP OWNED BY stranger; DROP ROLE stranger");
+}
+
+#[test]
+fn where_partitions_cannot_go_it_is_said() {
+    let archive = archived("");
+    let refused = |says: &str| {
+        let report = later(&archive, 10, &[]);
+        assert!(report["error"].as_str().unwrap().contains(says), "{says}: {report:#}");
+        assert_eq!(count(&archive), "81");
+    };
+    archive.sql("CREATE TABLE rest PARTITION OF audit_logs DEFAULT");
+    refused("a default partition");
+    archive.sql("DROP TABLE rest; CREATE TABLE notes (id bigint, at timestamptz, FOREIGN KEY (id, at) REFERENCES audit_logs)");
+    refused("rows of public.notes refer to it");
+    archive.sql("DROP TABLE notes");
+    let archive = Archive::new(
+        "CREATE TABLE audit_logs (id bigint PRIMARY KEY, at timestamptz) PARTITION BY RANGE (id)",
+    );
+    archive.configure("delete = \"after-verify\"\npartitions = \"drop\"\n");
+    let report = later(&archive, 10, &[]);
+    assert!(report["error"].as_str().unwrap().contains("by ranges of `at` alone"), "{report:#}");
+}
