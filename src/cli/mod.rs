@@ -14,6 +14,7 @@ use archive_audit::ArchiveAuditArgs;
 use cleanup_sessions::CleanupSessionsArgs;
 use db_maintain::DbMaintainArgs;
 use runbook::{RunbookArgs, RunbookCommand};
+use setup::SetupArgs;
 
 pub(crate) mod archive_audit;
 pub(crate) mod cleanup_sessions;
@@ -22,6 +23,7 @@ mod doctor;
 mod health_check;
 pub(crate) mod runbook;
 mod schedule;
+pub(crate) mod setup;
 
 pub(crate) use doctor::DoctorArgs;
 pub(crate) use health_check::{
@@ -90,6 +92,7 @@ pub(crate) enum Command {
     Silence(SilenceArgs),
     Notify(NotifyArgs),
     Schedule(ScheduleArgs),
+    Setup(SetupArgs),
     Doctor(DoctorArgs),
     Runbook(RunbookArgs),
     Config(ConfigArgs),
@@ -108,6 +111,7 @@ const ABOUT_OPSCTL: &[&str] = &[
     "notify",
     "notify test",
     "schedule",
+    "setup sql",
     "doctor",
     "runbook",
     "runbook list",
@@ -170,6 +174,7 @@ impl Command {
             }
             Command::Notify(_) => "notify test",
             Command::Schedule(_) => "schedule",
+            Command::Setup(_) => "setup sql",
             Command::Doctor(_) => "doctor",
             Command::Runbook(args) => match args.command {
                 RunbookCommand::List => "runbook list",

@@ -41,6 +41,7 @@ mod open;
 mod restore;
 mod runbook_command;
 mod schedule_command;
+mod setup_command;
 mod silence;
 mod status;
 mod verify_backup;
@@ -146,6 +147,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Silence(args) => silence::run(context, &args),
         Command::Notify(args) => notify_command::run(context, &args),
         Command::Schedule(args) => schedule_command::run(context, &args),
+        Command::Setup(args) => setup_command::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Runbook(args) => runbook_command::run(&args),
         Command::Config(args) => config_command::run(context, &args),

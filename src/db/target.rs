@@ -188,6 +188,11 @@ impl Target {
         })
     }
 
+    /// Returns the role to connect as.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Returns the name of the database.
     pub(crate) fn database_name(&self) -> &str {
         &self.database

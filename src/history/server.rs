@@ -27,7 +27,7 @@ const SET_UP: &str = "
     SET tcp_keepalives_idle = 30; SET tcp_keepalives_interval = 10; SET tcp_keepalives_count = 3;
     SELECT pg_catalog.set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name = 'idle_session_timeout'";
 const TABLES: &str = "
-    CREATE SCHEMA IF NOT EXISTS opsctl;
+    DO $$ BEGIN IF to_regnamespace('opsctl') IS NULL THEN CREATE SCHEMA opsctl; END IF; END $$;
     CREATE TABLE opsctl.version (number bigint NOT NULL);
     INSERT INTO opsctl.version VALUES (2);
     CREATE TABLE opsctl.run (

@@ -1,0 +1,395 @@
+//! The roles and privileges that commands need, as SQL for a person to read and run. Pure; nothing is executed, and no password is set.
+//!
+//! Each purpose has a role of its own that nobody can log in as, and the role that opsctl connects as is a member of those that were
+//! asked for: what a command may do can be seen with `\du`, given to another login, or taken away. The statements can be run any
+//! number of times. What they cannot know before they are run, such as the server's version, they ask the server.
+
+use std::fmt::Write as _;
+
+use crate::config::{AuditTable, Child, ChildAction, Sessions, TableName, UnlockWhat, What};
+use crate::sessions::preset::PRESETS;
+
+/// What opsctl is to be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub(crate) enum Purpose {
+    Backup,
+    /// Also for doctor, status and health-check incident.
+    HealthCheck,
+    CleanupSessions,
+    ArchiveAudit,
+    DbMaintain,
+    Restore,
+    /// The history in a database, in place of a file.
+    History,
+}
+
+/// For what, and as whom.
+pub(crate) struct Request<'r> {
+    pub(crate) purposes: &'r [Purpose],
+    /// The role that opsctl connects as.
+    pub(crate) login: &'r str,
+    pub(crate) sessions: &'r Sessions,
+    pub(crate) audits: &'r [AuditTable],
+    /// The name of the database that has the history.
+    pub(crate) history: Option<&'r str>,
+}
+
+/// Rights on a table.
+struct Grant {
+    /// Only in this database.
+    database: Option<String>,
+    table: TableName,
+    rights: &'static str,
+}
+
+impl Purpose {
+    /// Returns what a role is called by, behind the name of the login.
+    fn suffix(self) -> &'static str {
+        match self {
+            Purpose::Backup => "backup",
+            Purpose::HealthCheck => "monitor",
+            Purpose::CleanupSessions => "sessions",
+            Purpose::ArchiveAudit => "audit",
+            Purpose::DbMaintain => "maintain",
+            Purpose::Restore => "restore",
+            Purpose::History => "history",
+        }
+    }
+
+    fn about(self) -> &'static str {
+        match self {
+            Purpose::Backup => "backup reads everything, and changes nothing.",
+            Purpose::HealthCheck => {
+                "health-check, incident and doctor look at the server's statistics, and at no rows."
+            }
+            Purpose::CleanupSessions => {
+                "cleanup-sessions deletes what is expired, from the tables of [sessions]. UPDATE is for locking rows, and for locks and \
+                 revocations."
+            }
+            Purpose::ArchiveAudit => {
+                "archive-audit reads the tables of [[audit]], and deletes from them where `delete` says so."
+            }
+            Purpose::DbMaintain => {
+                "db-maintain runs VACUUM, ANALYZE and REINDEX; before PostgreSQL 17 only a table's owner may."
+            }
+            Purpose::Restore => "restore makes databases, and gives what is in them to its owners.",
+            Purpose::History => "the history has a schema of its own.",
+        }
+    }
+}
+
+/// Writes the statements.
+pub(crate) fn sql(request: &Request<'_>) -> String {
+    let login = request.login;
+    let mut text = format!(
+        "-- The role that opsctl connects as. A password, if it needs one: \\password {}\n{}",
+        identifier(login),
+        role(login, "LOGIN")
+    );
+    let connect = format!(
+        "EXECUTE format('GRANT CONNECT ON DATABASE %I TO %I', current_database(), {});",
+        literal(login)
+    );
+    text.push_str(&block("", &connect));
+    for purpose in request.purposes {
+        let group = format!("{login}_{}", purpose.suffix());
+        let body = match purpose {
+            Purpose::Backup => backup(login, &group),
+            Purpose::HealthCheck => health_check(&group),
+            Purpose::CleanupSessions => tables(&sessions(request.sessions), login, &group),
+            Purpose::ArchiveAudit => audits(request.audits, login, &group),
+            Purpose::DbMaintain => maintain(login, &group),
+            Purpose::Restore => restore(login, &group),
+            Purpose::History => history(request.history, &group),
+        };
+        write!(
+            text,
+            "\n-- {}\n{}{body}GRANT {} TO {};\n",
+            purpose.about(),
+            role(&group, "NOLOGIN"),
+            identifier(&group),
+            identifier(login)
+        )
+        .ok();
+    }
+    text
+}
+
+/// Makes a role, if there is none.
+fn role(name: &str, kind: &str) -> String {
+    format!(
+        "DO $$ BEGIN IF to_regrole({}) IS NULL THEN CREATE ROLE {} {kind}; END IF; END $$;\n",
+        literal(&identifier(name)),
+        identifier(name)
+    )
+}
+
+fn block(declarations: &str, body: &str) -> String {
+    let declare =
+        if declarations.is_empty() { String::new() } else { format!("DECLARE {declarations}\n") };
+    format!("DO $opsctl$\n{declare}BEGIN\n    {}\nEND $opsctl$;\n", body.replace('\n', "\n    "))
+}
+
+/// Everything is read; rows that row-level security would hide, and large objects, need more than that.
+fn backup(login: &str, group: &str) -> String {
+    let (role, login) = (literal(group), literal(login));
+    block(
+        "s record; o oid;",
+        &format!(
+            "IF current_setting('server_version_num')::int >= 140000 THEN
+    EXECUTE format('GRANT pg_read_all_data TO %I', {role});
+ELSE
+    FOR s IN SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', s.nspname, {role});
+        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA %I TO %I', s.nspname, {role});
+        EXECUTE format('GRANT SELECT ON ALL SEQUENCES IN SCHEMA %I TO %I', s.nspname, {role});
+    END LOOP;
+    RAISE NOTICE 'tables that are made later need this again';
+END IF;
+IF EXISTS (SELECT FROM pg_class WHERE relrowsecurity) THEN
+    RAISE NOTICE 'row-level security would hide rows from backups: BYPASSRLS';
+    EXECUTE format('ALTER ROLE %I BYPASSRLS', {login});
+END IF;
+FOR o IN SELECT oid FROM pg_largeobject_metadata LOOP
+    EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', o, {role});
+END LOOP;"
+        ),
+    )
+}
+
+/// The values of sequences are shown to those who may read them.
+fn health_check(group: &str) -> String {
+    let role = literal(group);
+    block(
+        "s record;",
+        &format!(
+            "EXECUTE format('GRANT pg_monitor TO %I', {role});
+FOR s IN SELECT c.oid::regclass AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind = 'S' AND nspname !~ '^pg_' LOOP
+    EXECUTE format('GRANT SELECT ON SEQUENCE %s TO %I', s.name, {role});
+END LOOP;"
+        ),
+    )
+}
+
+/// Rights on some tables, where these are; and on the sequences that number their rows, where rows are added.
+fn tables(grants: &[Grant], login: &str, group: &str) -> String {
+    if grants.is_empty() {
+        return "-- The configuration names no table for it.\n".to_owned();
+    }
+    let (role, login) = (literal(group), literal(login));
+    let rows: Vec<String> = grants
+        .iter()
+        .map(|Grant { database, table, rights }| {
+            let database = database.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+            let table = match &table.schema {
+                Some(schema) => format!("{}.{}", identifier(schema), identifier(&table.name)),
+                None => identifier(&table.name),
+            };
+            format!("        ({database}, {}, '{rights}')", literal(&table))
+        })
+        .collect();
+    block(
+        "g record; t regclass; s record;",
+        &format!(
+            "FOR g IN SELECT * FROM (VALUES
+{}
+    ) AS v(only_in, name, rights) WHERE coalesce(only_in::text, current_database()) = current_database()
+LOOP
+    t := to_regclass(g.name);
+    IF t IS NULL THEN
+        RAISE NOTICE 'there is no table %: nothing is granted on it', g.name;
+        CONTINUE;
+    END IF;
+    EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', (SELECT relnamespace::regnamespace::name FROM pg_class WHERE oid = t), {role});
+    EXECUTE format('GRANT %s ON %s TO %I', g.rights, t, {role});
+    IF (SELECT relrowsecurity FROM pg_class WHERE oid = t) THEN
+        RAISE NOTICE 'row-level security would hide rows of %: BYPASSRLS', t;
+        EXECUTE format('ALTER ROLE %I BYPASSRLS', {login});
+    END IF;
+    FOR s IN SELECT objid::regclass AS name FROM pg_depend JOIN pg_class c ON c.oid = objid
+        WHERE refobjid = t AND deptype = 'a' AND relkind = 'S' AND g.rights LIKE '%INSERT%' LOOP
+        EXECUTE format('GRANT USAGE ON SEQUENCE %s TO %I', s.name, {role});
+    END LOOP;
+END LOOP;",
+            rows.join(",\n")
+        ),
+    )
+}
+
+const READ: &str = "SELECT";
+const CHANGE: &str = "SELECT, UPDATE";
+const REMOVE: &str = "SELECT, UPDATE, DELETE";
+const ADD: &str = "INSERT";
+
+fn sessions(sessions: &Sessions) -> Vec<Grant> {
+    let mut grants = Vec::new();
+    for rule in &sessions.rules {
+        let mut add = |table: TableName, rights| {
+            grants.push(Grant { database: rule.database.clone(), table, rights });
+        };
+        match &rule.what {
+            What::Table { table, children, .. } => {
+                add(table.clone(), REMOVE);
+                for Child { table, action, .. } in children {
+                    add(table.clone(), of_child(*action));
+                }
+            }
+            What::Preset { preset, schema, .. } => {
+                let named =
+                    |name: &str| TableName { schema: schema.clone(), name: name.to_owned() };
+                let Some(preset) = PRESETS.iter().find(|known| known.name == preset) else {
+                    continue;
+                };
+                for known in preset.rules {
+                    add(named(known.table), REMOVE);
+                    if let Some((via, ..)) = known.via {
+                        add(named(via), READ);
+                    }
+                    for (table, _, _, action) in known.children {
+                        add(named(table), of_child(*action));
+                    }
+                }
+            }
+        }
+    }
+    for unlock in &sessions.unlocks {
+        let tables = match &unlock.what {
+            UnlockWhat::Table(lock) => vec![lock.table.clone()],
+            UnlockWhat::Preset { preset, schema, .. } => {
+                let preset = PRESETS.iter().find(|known| known.name == preset);
+                let named =
+                    |name: &str| TableName { schema: schema.clone(), name: name.to_owned() };
+                preset
+                    .and_then(|preset| preset.lock)
+                    .map(|lock| named(lock.table))
+                    .into_iter()
+                    .collect()
+            }
+        };
+        let grant = |table| Grant { database: unlock.database.clone(), table, rights: CHANGE };
+        grants.extend(tables.into_iter().map(grant));
+    }
+    if let Some(revoke) = &sessions.revoke {
+        let database = &revoke.database;
+        grants.push(Grant {
+            database: database.clone(),
+            table: revoke.users.clone(),
+            rights: CHANGE,
+        });
+        for from in &revoke.from {
+            let rights =
+                if from.set_true.is_empty() && from.set_now.is_empty() { REMOVE } else { CHANGE };
+            grants.push(Grant { database: database.clone(), table: from.table.clone(), rights });
+        }
+    }
+    if let Some(audit) = &sessions.audit {
+        grants.push(Grant { database: None, table: audit.table.clone(), rights: ADD });
+    }
+    grants
+}
+
+fn of_child(action: ChildAction) -> &'static str {
+    match action {
+        ChildAction::Delete => REMOVE,
+        ChildAction::SetNull => CHANGE,
+        ChildAction::Keep => READ,
+    }
+}
+
+fn audits(audits: &[AuditTable], login: &str, group: &str) -> String {
+    let grant = |audit: &AuditTable| Grant {
+        database: audit.database.clone(),
+        table: audit.table.clone(),
+        rights: if audit.delete { REMOVE } else { READ },
+    };
+    let mut text = tables(&audits.iter().map(grant).collect::<Vec<_>>(), login, group);
+    for audit in audits.iter().filter(|audit| audit.delete && audit.drop_partitions) {
+        let schema = audit.table.schema.as_deref().map(|s| format!("{}.", identifier(s)));
+        let name = format!("{}{}", schema.unwrap_or_default(), identifier(&audit.table.name));
+        let owner = format!(
+            "SELECT relowner::regrole AS name FROM pg_class WHERE oid = to_regclass({})",
+            literal(&name)
+        );
+        text.push_str("-- Only its owner may detach partitions of a table, and drop them.\n");
+        text.push_str(&owners(&owner, group));
+    }
+    text
+}
+
+/// Makes a role a member of others, but of no superuser.
+fn owners(query: &str, group: &str) -> String {
+    let role = literal(group);
+    block(
+        "o record;",
+        &format!(
+            "FOR o IN {query} LOOP
+    IF (SELECT rolsuper FROM pg_roles WHERE oid = o.name) THEN
+        RAISE WARNING 'what the superuser % owns stays out of reach: let another role own it', o.name;
+    ELSE
+        EXECUTE format('GRANT %s TO %I', o.name, {role});
+    END IF;
+END LOOP;"
+        ),
+    )
+}
+
+const OWNERS: &str = "SELECT DISTINCT relowner::regrole AS name FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+    WHERE relkind IN ('r', 'p', 'm') AND nspname !~ '^pg_' AND nspname <> 'information_schema'";
+
+fn maintain(login: &str, group: &str) -> String {
+    let role = literal(group);
+    let not_own = format!(
+        "{OWNERS} AND pg_get_userbyid(relowner) NOT IN ({}, {role})
+    AND current_setting('server_version_num')::int < 170000",
+        literal(login)
+    );
+    let body = format!(
+        "EXECUTE format('GRANT pg_monitor TO %I', {role});
+IF current_setting('server_version_num')::int >= 170000 THEN
+    EXECUTE format('GRANT pg_maintain TO %I', {role});
+END IF;"
+    );
+    block("", &body) + &owners(&not_own, group)
+}
+
+fn restore(login: &str, group: &str) -> String {
+    let not_own = format!(
+        "{OWNERS} AND pg_get_userbyid(relowner) NOT IN ({}, {})",
+        literal(login),
+        literal(group)
+    );
+    let body = format!("EXECUTE format('ALTER ROLE %I CREATEDB', {});", literal(login));
+    block("", &body) + &owners(&not_own, group)
+}
+
+fn history(database: Option<&str>, group: &str) -> String {
+    let Some(database) = database else {
+        return "-- The configuration has no `url` in [history]: it is a file, and needs nothing here.\n".to_owned();
+    };
+    let body = format!(
+        "IF current_database() = {} THEN
+    EXECUTE format('CREATE SCHEMA IF NOT EXISTS opsctl AUTHORIZATION %I', {});
+END IF;",
+        literal(database),
+        literal(group)
+    );
+    block("", &body)
+}
+
+/// Writes a name as SQL wants it.
+fn identifier(name: &str) -> String {
+    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
+
+/// Writes a string, whatever `standard_conforming_strings` is.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') {
+        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
+}
