@@ -114,7 +114,7 @@
 //! notify/                  who is told of what, once: incidents, messages, channels
 //! history/                 every run, what became of each database, the runs that never ended; incidents and silences
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
-//! setup                    roles and privileges as SQL, for a person to read
+//! setup/                   before the first run: roles and privileges as SQL, a configuration to begin with
 //! schedule/                a crontab, units and manifests as text
 //! runbook                  the pages, inside of the program
 //! config/                  file, environment and flags, merged and checked once; only values leave it

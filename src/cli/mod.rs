@@ -13,6 +13,7 @@ use crate::log::LogFormat;
 use archive_audit::ArchiveAuditArgs;
 use cleanup_sessions::CleanupSessionsArgs;
 use db_maintain::DbMaintainArgs;
+use init::InitArgs;
 use runbook::{RunbookArgs, RunbookCommand};
 use setup::SetupArgs;
 
@@ -21,6 +22,7 @@ pub(crate) mod cleanup_sessions;
 pub(crate) mod db_maintain;
 mod doctor;
 mod health_check;
+pub(crate) mod init;
 pub(crate) mod runbook;
 mod schedule;
 pub(crate) mod setup;
@@ -92,6 +94,7 @@ pub(crate) enum Command {
     Silence(SilenceArgs),
     Notify(NotifyArgs),
     Schedule(ScheduleArgs),
+    Init(InitArgs),
     Setup(SetupArgs),
     Doctor(DoctorArgs),
     Runbook(RunbookArgs),
@@ -111,6 +114,7 @@ const ABOUT_OPSCTL: &[&str] = &[
     "notify",
     "notify test",
     "schedule",
+    "init",
     "setup sql",
     "doctor",
     "runbook",
@@ -174,6 +178,7 @@ impl Command {
             }
             Command::Notify(_) => "notify test",
             Command::Schedule(_) => "schedule",
+            Command::Init(_) => "init",
             Command::Setup(_) => "setup sql",
             Command::Doctor(_) => "doctor",
             Command::Runbook(args) => match args.command {

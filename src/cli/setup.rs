@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::Selection;
-use crate::setup::Purpose;
+use crate::setup::grants::Purpose;
 
 /// Print the roles and privileges that opsctl needs
 #[derive(Args, Debug)]

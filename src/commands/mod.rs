@@ -36,6 +36,7 @@ mod expected;
 mod file;
 mod health_check;
 mod history_command;
+mod init;
 mod notify_command;
 mod open;
 mod restore;
@@ -147,6 +148,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Silence(args) => silence::run(context, &args),
         Command::Notify(args) => notify_command::run(context, &args),
         Command::Schedule(args) => schedule_command::run(context, &args),
+        Command::Init(args) => init::run(context, &args),
         Command::Setup(args) => setup_command::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
         Command::Runbook(args) => runbook_command::run(&args),

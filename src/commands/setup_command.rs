@@ -7,7 +7,7 @@ use crate::commands::{Context, Report, Silence, open};
 use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
 use crate::history::Place;
-use crate::setup::{self, Purpose, Request};
+use crate::setup::grants::{self, Purpose, Request};
 
 pub(super) fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<Report> {
     let SetupCommand::Sql(args) = &args.command;
@@ -24,7 +24,7 @@ pub(super) fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<Report>
         Place::Directory(_) => None,
     };
     let purposes = purposes(args, &config);
-    let sql = setup::sql(&Request {
+    let sql = grants::sql(&Request {
         purposes: &purposes,
         login: &login,
         sessions: &config.sessions,

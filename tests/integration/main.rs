@@ -48,6 +48,7 @@ mod health_serve;
 mod health_service;
 mod history;
 mod history_on_a_server;
+mod init;
 mod kill;
 mod locks;
 mod metrics;

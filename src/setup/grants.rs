@@ -1,4 +1,4 @@
-//! The roles and privileges that commands need, as SQL for a person to read and run. Pure; nothing is executed, and no password is set.
+//! The roles and privileges that commands need, as SQL for a person to read and run. Nothing is executed, and no password is set.
 //!
 //! Each purpose has a role of its own that nobody can log in as, and the role that opsctl connects as is a member of those that were
 //! asked for: what a command may do can be seen with `\du`, given to another login, or taken away. The statements can be run any

@@ -1,0 +1,152 @@
+//! From nothing to a backup that is proven and scheduled, as somebody does it who has never seen opsctl.
+
+use std::io::Write as _;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use crate::support::running::{apart, on_a_terminal};
+use crate::support::{Cluster, Run, Sandbox, stock};
+
+/// A database, and a host on which nothing of opsctl is set up.
+fn host() -> (&'static Cluster, String, Sandbox) {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    cluster
+        .sql(&database, "CREATE TABLE members AS SELECT n AS id FROM generate_series(1, 1000) n");
+    let mut sandbox = Sandbox::new("");
+    sandbox.unset("DATABASE_URL").unset("OPSCTL_REPOSITORY").unset("OPSCTL_STATE_DIR");
+    (cluster, database, sandbox)
+}
+
+/// Reads a line out of what `opsctl init` says at its end, where a person would copy it.
+fn line<'t>(said: &'t str, with: &str) -> &'t str {
+    said.lines().find(|line| line.contains(with)).unwrap_or_else(|| panic!("{with}: {said}")).trim()
+}
+
+/// cron reads only what is there since the minute began, so this takes one minute, and seconds for all the rest.
+#[test]
+fn in_ten_minutes_from_nothing_to_a_backup_that_is_proven_and_scheduled() {
+    let began = Instant::now();
+    let (cluster, database, mut sandbox) = host();
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_opsctl")).parent().unwrap();
+    sandbox.set("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin", program.display()));
+    let (config, state) = (sandbox.path("etc/opsctl.toml"), sandbox.path("state"));
+    let (config, state) = (config.to_str().unwrap(), state.to_str().unwrap());
+    let repository = sandbox.path("backups");
+    let args =
+        ["init", "--url", &cluster.url(&database), "--repository", repository.to_str().unwrap()];
+    let said = sandbox
+        .run(&[&args[..], &["--config", config, "--state-dir", state]].concat())
+        .expect(0)
+        .stdout;
+    assert!(said.contains("$ opsctl verify-backup --restore-test"), "{said}");
+    assert!(said.contains("There is a backup, and it is proven."), "{said}");
+    // It connects as a superuser, so what it needs is shown.
+    assert!(
+        said.contains("GRANT pg_read_all_data") && said.contains("CREATE ROLE opsctl LOGIN"),
+        "{said}"
+    );
+    // What it says to type is typed. Then, not to wait until the night, the clock of the schedule is every minute.
+    let install = line(&said, "| crontab -").to_owned();
+    let script = format!(
+        "set +e; {install}
+         set -e
+         crontab -l | sed -E 's/^.* (opsctl backup)/* * * * * \\1/' > every-minute
+         grep -q '^[*] [*] [*] [*] [*] opsctl backup' every-minute
+         crontab every-minute
+         cron -f & cron=$!
+         until [ \"$(opsctl backup list --json --config {config} | grep -c '\"backup\":')\" -ge 2 ]; do sleep 1; done
+         kill $cron"
+    );
+    let script = sandbox.write("ten-minutes.sh", &script);
+    let mut bash = std::process::Command::new("timeout");
+    bash.args(["150", "bash", "-eu"]).arg(script).current_dir(sandbox.dir.path());
+    bash.env(
+        "PATH",
+        sandbox.command(&[]).get_envs().find(|(n, _)| *n == "PATH").unwrap().1.unwrap(),
+    );
+    // A cron of its own, with nobody else's lines.
+    let mounts = "mount -t tmpfs -o mode=1730 tmpfs /var/spool/cron/crontabs; chgrp crontab /var/spool/cron/crontabs; \
+                  mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /etc/cron.d; mount --bind /dev/null /etc/crontab";
+    stock(&mut apart(&bash, mounts));
+    sandbox.run(&["verify-backup", "--restore-test", "--config", config]).ends_with(0);
+    let status = sandbox.run(&["status", "--config", config]).expect(0);
+    assert!(status.stdout.contains("backup"), "{status:#?}");
+    assert!(began.elapsed() < Duration::from_secs(600));
+}
+
+#[test]
+fn what_is_not_well_is_said_and_nothing_is_written() {
+    let (cluster, database, mut sandbox) = host();
+    let config = sandbox.path("opsctl.toml");
+    let repository = sandbox.path("backups").display().to_string();
+    let with = |url: &str, repository: &str| {
+        sandbox.run(&[
+            "init",
+            "--url",
+            url,
+            "--repository",
+            repository,
+            "--state-dir",
+            "state",
+            "--config",
+            "opsctl.toml",
+        ])
+    };
+    let run = with("postgresql://ops@127.0.0.1:1/x", &repository).expect(12);
+    assert!(run.stderr.contains("127.0.0.1:1"), "{run:#?}");
+    let run = with("postgresql://ops:secret@h/x", &repository).expect(2);
+    assert!(run.stderr.contains("has a password") && !run.stderr.contains("secret"), "{run:#?}");
+    // A file is where the folder is to be.
+    let run = with(&cluster.url(&database), "/dev/null/backups").expect(3);
+    assert!(
+        run.stdout.contains("BAD   repository") && run.stdout.contains("Nothing was written"),
+        "{run:#?}"
+    );
+    // A role that may not read everything is told what it needs.
+    let role = format!("poor_{database}");
+    cluster.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
+    let url = cluster.url(&database).replace("user=postgres", &format!("user={role}"));
+    let run = with(&url, &repository).expect(3);
+    assert!(run.stdout.contains(&format!("GRANT {role}_backup TO {role};")), "{run:#?}");
+    assert!(!config.exists());
+    cluster.sql("postgres", &format!("DROP ROLE {role}"));
+    // Nobody is asked where nobody is.
+    sandbox.run(&["init", "--config", "opsctl.toml"]).ends_with(2);
+    // A dry run looks at everything, and shows the file. Elsewhere a password is no argument, and stays out of sight.
+    sandbox.set("DATABASE_URL", format!("{} password=secret", pairs(cluster, &database)));
+    let dry = sandbox
+        .run(&["init", "--repository", &repository, "--config", "opsctl.toml", "--dry-run"])
+        .expect(0);
+    assert!(dry.stdout.contains("keep_days = 14") && !dry.stdout.contains("secret"), "{dry:#?}");
+    assert!(!config.exists());
+    // What is there stays.
+    sandbox.write("opsctl.toml", "# mine");
+    let run =
+        sandbox.run(&["init", "--repository", &repository, "--config", "opsctl.toml"]).expect(2);
+    assert!(run.stderr.contains("is there already"), "{run:#?}");
+    assert_eq!(std::fs::read_to_string(config).unwrap(), "# mine");
+}
+
+fn pairs(cluster: &Cluster, database: &str) -> String {
+    format!("host={} port={} user=postgres dbname={database}", cluster.dir, cluster.port)
+}
+
+#[test]
+fn at_a_terminal_it_asks_and_without_a_server_it_proves_by_checksums() {
+    let (cluster, database, sandbox) = host();
+    let args = ["init", "--config", "opsctl.toml", "--state-dir", "state", "--no-restore-test"];
+    let mut script = on_a_terminal(&sandbox.command(&args));
+    script.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = script.spawn().unwrap();
+    let typed = format!("{}\n{}\n", cluster.url(&database), sandbox.path("backups").display());
+    child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("it is proven"), "{said}");
+    assert!(said.contains("$ opsctl verify-backup\r\n"), "{said}");
+    let file = std::fs::read_to_string(sandbox.path("opsctl.toml")).unwrap();
+    assert!(file.contains("restore_test = \"off\""), "{file}");
+    let checked: Run = sandbox.run(&["config", "check", "--config", "opsctl.toml"]);
+    checked.ends_with(0);
+}
