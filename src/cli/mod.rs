@@ -115,6 +115,7 @@ const ABOUT_OPSCTL: &[&str] = &[
     "notify test",
     "schedule",
     "init",
+    "setup",
     "setup sql",
     "doctor",
     "runbook",

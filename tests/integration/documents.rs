@@ -108,8 +108,7 @@ fn the_quick_start_works_without_a_file() {
     let sandbox = Sandbox::new(&cluster.url(&database));
     let directory = sandbox.path("repository").display().to_string();
     let blocks = blocks(&read("README.md"), "sh");
-    let block =
-        blocks.iter().find(|block| block.contains("--repository")).expect("the quick start");
+    let block = blocks.iter().find(|b| b.contains("backup --repository")).expect("the quick start");
     let lines = command_lines(&block.replace("/var/backups/opsctl", &directory));
     assert!(lines.len() >= 4, "{lines:?}");
     for arguments in lines {
