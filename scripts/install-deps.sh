@@ -27,6 +27,10 @@ test='radosgw                 radosgw
       zstd                    zstd
       strace                  strace
       faketime                faketime
+      man-db                  man
+      mandoc                  mandoc
+      zsh                     zsh
+      fish                    fish
       openssl                 openssl
       curl                    curl
       openssh-client          ssh-keygen

@@ -35,6 +35,7 @@ mod doctor;
 mod documents;
 mod exit_statuses;
 mod faults;
+mod generate;
 mod health_brokers;
 mod health_check;
 mod health_host;
