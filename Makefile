@@ -18,10 +18,10 @@ FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := archive::deletion::tests archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test check lint bench bench-sessions bench-maintain bench-audit build install deps unpacked deny fuzz
+.PHONY: help demo test check lint bench bench-sessions bench-maintain bench-audit build install uninstall deps unpacked deny fuzz
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Back up and verify a sample database on a throwaway server (keeps opsctl-demo/)
 	@scripts/install-deps.sh demo
@@ -73,8 +73,11 @@ bench-audit: ## Measure archive-audit beside what scripts use, on 5 million rows
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release
 
-install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
-	install -D -m 755 $(TARGET_DIR)/release/opsctl $(DESTDIR)$(PREFIX)/bin/opsctl
+install: build ## Install opsctl, man pages, completions, units and examples below PREFIX (/usr/local)
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh $(TARGET_DIR)/release/opsctl
+
+uninstall: ## Remove what `make install` installed: no configuration, no state, no backup
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh --remove
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)

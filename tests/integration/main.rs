@@ -53,6 +53,7 @@ mod locks;
 mod metrics;
 mod moving_source;
 mod notify;
+mod packaging;
 mod ping;
 mod pushgateway;
 mod restore;
