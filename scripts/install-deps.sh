@@ -37,6 +37,8 @@ test='radosgw                 radosgw
       cron                    cron
       systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
+      dpkg-dev                dpkg-shlibdeps
+      kubernetes-client       kubectl
       nodejs                  node
       npm                     npm
       php-cli                 php
