@@ -38,9 +38,10 @@ test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@$(MAKE) test-package
 
 # The program is the one that the tests have built: another profile would take minutes.
-test-package: ## Install, upgrade, remove and purge the Debian package in a chroot (root, or sudo)
+test-package: ## The Debian package and the steps of the Dockerfile, in chroots (root, or sudo)
 	@$(CARGO) test --locked --no-run --quiet --test integration
 	@package=$$(FAST=yes OUT=target/debian-test scripts/build-deb.sh $(TARGET_DIR)/debug/opsctl); $(AS_ROOT) scripts/test-package.sh "$$package"
+	@$(AS_ROOT) scripts/test-image.sh $(TARGET_DIR)/debug/opsctl
 
 check: ## What needs no server: formatting, clippy, unit tests and the rules about the tree
 	$(CARGO) fmt --check
@@ -100,6 +101,7 @@ unpacked:
 	@for program in $(UNPACKED); do scripts/install-unpacked.sh $$program >/dev/null; done
 	@scripts/install-brokers.sh >/dev/null
 	@scripts/install-kubernetes-validate.sh >/dev/null
+	@for program in kubectl dockerfilelint; do scripts/install-packaging.sh $$program >/dev/null; done
 	@$(AS_ROOT) scripts/install-chroot.sh >/dev/null
 	@scripts/install-frameworks.sh >/dev/null
 	@scripts/install-python.sh readers >/dev/null

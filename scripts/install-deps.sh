@@ -38,7 +38,6 @@ test='radosgw                 radosgw
       systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
       dpkg-dev                dpkg-shlibdeps
-      kubernetes-client       kubectl
       nodejs                  node
       npm                     npm
       php-cli                 php

@@ -102,3 +102,88 @@ fn the_units_of_packages_are_what_is_printed() {
         assert_eq!(read(&ours.join(&name)), read(&out.join(&name)), "{name}: {advice}");
     }
 }
+
+/// Returns the program that a script of `scripts/` gets.
+fn got(script: &str, argument: &str) -> String {
+    let mut bash = Command::new("bash");
+    bash.arg(root().join("scripts").join(script)).arg(argument).stdin(Stdio::null());
+    stock(&mut bash).lines().last().expect("it says where the program is").to_owned()
+}
+
+#[test]
+fn the_base_for_kubernetes_is_what_is_printed_and_an_overlay_says_the_rest() {
+    let mut sandbox = Sandbox::new("");
+    sandbox.unset("OPSCTL_REPOSITORY");
+    let base = root().join("packaging/kubernetes");
+    let config = base.join("opsctl.toml");
+    let config = config.to_str().unwrap();
+    sandbox.run(&["config", "check", "--config", config]).ends_with(0);
+    let print = ["schedule", "print", "--format", "kubernetes", "--config", config];
+    let printed = sandbox.run(&print).expect(0).stdout;
+    let advice = "print it anew: opsctl schedule print --format kubernetes --config packaging/kubernetes/opsctl.toml";
+    assert_eq!(read(&base.join("opsctl.yaml")), printed, "{advice}");
+
+    // The overlay is the one that the base's own comment proposes.
+    let text = read(&base.join("kustomization.yaml"));
+    let proposed = text.lines().filter_map(|line| line.strip_prefix("#   "));
+    let proposed: Vec<_> = proposed.filter(|line| !line.starts_with("opsctl ")).collect();
+    assert_eq!(proposed.len(), 5, "{proposed:#?}");
+    let overlay = sandbox.path("operations");
+    let copy = sandbox.path("opsctl/packaging/kubernetes");
+    std::fs::create_dir(&overlay).unwrap();
+    std::fs::create_dir_all(&copy).unwrap();
+    for name in files(&base) {
+        std::fs::copy(base.join(&name), copy.join(&name)).unwrap();
+    }
+    sandbox.write("operations/kustomization.yaml", &proposed.join("\n"));
+    sandbox.write("operations/opsctl.toml", "[repository]\nlocation = \"s3://ours/opsctl\"\n");
+    sandbox.write("operations/opsctl.env", "DATABASE_URL=postgresql://db.example.com/members\n");
+    let kubectl = got("install-packaging.sh", "kubectl");
+    let build = |folder: &Path| {
+        let mut build = Command::new(&kubectl);
+        stock(build.arg("kustomize").arg(folder).env("HOME", sandbox.path("home")))
+    };
+    let ours = build(&overlay);
+    for (text, times) in [
+        ("kind: CronJob", 5),
+        ("namespace: operations", 7),
+        ("image: registry.example.com/opsctl:", 5),
+        ("kind: Secret", 1),
+        ("s3://ours/opsctl", 1),
+        ("s3://company-backups/opsctl", 0),
+    ] {
+        assert_eq!(ours.matches(text).count(), times, "{text}: {ours}");
+    }
+    // Each job has the very configuration and secret: their names change with what is in them.
+    for kind in ["ConfigMap", "Secret"] {
+        let (document, _) = ours.split_once(&format!("kind: {kind}\n")).unwrap();
+        let name = ours[document.len()..].split_once("  name: ").unwrap().1.lines().next().unwrap();
+        assert!(name.starts_with("opsctl-"), "{name}");
+        assert_eq!(ours.matches(&format!("name: {name}\n")).count(), 6, "{name}: {ours}");
+    }
+    let validate = got("install-kubernetes-validate.sh", "");
+    for (name, built) in [("base", build(&copy)), ("ours", ours)] {
+        let file = sandbox.write(&format!("{name}.yaml"), &built);
+        let said = stock(Command::new(&validate).arg("--strict").arg(file));
+        assert!(said.matches(" passed ").count() >= 6, "{name}: {said}");
+    }
+}
+
+#[test]
+fn the_dockerfile_has_no_bad_habits() {
+    let lint = got("install-packaging.sh", "dockerfilelint");
+    let said = stock(Command::new(&lint).arg(root().join("Dockerfile")));
+    assert!(said.contains("None found"), "{said}");
+    // It would say so otherwise.
+    let sandbox = Sandbox::new("");
+    let bad = sandbox.write("Dockerfile", "FROM debian:latest\nRUN apt-get install curl\n");
+    let said = Command::new(&lint).arg(bad).output().unwrap();
+    assert!(!said.status.success(), "{said:?}");
+    // The image is the one that the manifests are about.
+    let dockerfile = read(&root().join("Dockerfile"));
+    let manifest = read(&root().join("packaging/kubernetes/opsctl.yaml"));
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    let (user, group) = user.split_once(':').unwrap();
+    assert!(manifest.contains(&format!("runAsUser: {user}\n")), "{user}");
+    assert!(manifest.contains(&format!("runAsGroup: {group}\n")), "{group}");
+}
