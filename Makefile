@@ -13,15 +13,17 @@ PREFIX ?= /usr/local
 VERSIONS := 14 14.3 16 17 18
 # The programs that the tests get out of their packages.
 UNPACKED := promtool prometheus-pushgateway nginx pgbouncer
+# What the tests of packages need, because they change the root.
+AS_ROOT := $(if $(filter-out 0,$(shell id -u)),sudo -n env PATH="$$PATH" HOME="$$HOME")
 # Seconds per target of `make fuzz`.
 FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := archive::deletion::tests archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test check lint bench bench-sessions bench-maintain bench-audit build install deps unpacked deny fuzz
+.PHONY: help demo test test-package check lint bench bench-sessions bench-maintain bench-audit build install uninstall deb deps unpacked deny fuzz
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Back up and verify a sample database on a throwaway server (keeps opsctl-demo/)
 	@scripts/install-deps.sh demo
@@ -33,6 +35,13 @@ test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@$(MAKE) unpacked
 	@$(MAKE) lint
 	$(CARGO) test --locked --no-fail-fast
+	@$(MAKE) test-package
+
+# The program is the one that the tests have built: another profile would take minutes.
+test-package: ## The Debian package and the steps of the Dockerfile, in chroots (root, or sudo)
+	@$(CARGO) test --locked --no-run --quiet --test integration
+	@package=$$(FAST=yes OUT=target/debian-test scripts/build-deb.sh $(TARGET_DIR)/debug/opsctl); $(AS_ROOT) scripts/test-package.sh "$$package"
+	@$(AS_ROOT) scripts/test-image.sh $(TARGET_DIR)/debug/opsctl
 
 check: ## What needs no server: formatting, clippy, unit tests and the rules about the tree
 	$(CARGO) fmt --check
@@ -73,8 +82,14 @@ bench-audit: ## Measure archive-audit beside what scripts use, on 5 million rows
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release
 
-install: build ## Install opsctl into PREFIX/bin (PREFIX=/usr/local)
-	install -D -m 755 $(TARGET_DIR)/release/opsctl $(DESTDIR)$(PREFIX)/bin/opsctl
+install: build ## Install opsctl, man pages, completions, units and examples below PREFIX (/usr/local)
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh $(TARGET_DIR)/release/opsctl
+
+uninstall: ## Remove what `make install` installed: no configuration, no state, no backup
+	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh --remove
+
+deb: build ## Make the Debian package, in target/debian
+	@scripts/build-deb.sh $(TARGET_DIR)/release/opsctl
 
 deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
@@ -86,6 +101,8 @@ unpacked:
 	@for program in $(UNPACKED); do scripts/install-unpacked.sh $$program >/dev/null; done
 	@scripts/install-brokers.sh >/dev/null
 	@scripts/install-kubernetes-validate.sh >/dev/null
+	@for program in kubectl dockerfilelint; do scripts/install-packaging.sh $$program >/dev/null; done
+	@$(AS_ROOT) scripts/install-chroot.sh >/dev/null
 	@scripts/install-frameworks.sh >/dev/null
 	@scripts/install-python.sh readers >/dev/null
 	@scripts/install-python.sh moto >/dev/null

@@ -27,12 +27,17 @@ test='radosgw                 radosgw
       zstd                    zstd
       strace                  strace
       faketime                faketime
+      man-db                  man
+      mandoc                  mandoc
+      zsh                     zsh
+      fish                    fish
       openssl                 openssl
       curl                    curl
       openssh-client          ssh-keygen
       cron                    cron
       systemd                 /lib/systemd/systemd-journald
       debootstrap             debootstrap
+      dpkg-dev                dpkg-shlibdeps
       nodejs                  node
       npm                     npm
       php-cli                 php

@@ -117,6 +117,7 @@
 //! setup/                   before the first run: roles and privileges as SQL, a configuration to begin with
 //! schedule/                a crontab, units and manifests as text
 //! runbook                  the pages, inside of the program
+//! manual                   man pages, out of the definition of the command line
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! window                   when a maintenance window is open
 //! certificate compression encryption json_path lock log id stop sync exit environment secret clock text
@@ -237,6 +238,7 @@
 //! | no valid index is dropped, whatever it is called, and no invalid one that may be somebody's | `of_invalid_indexes_only_what_a_rebuild_left_goes_and_no_valid_one_whatever_its_name`, `nothing_goes_that_fails_one_of_the_conditions` |
 //! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |
 //! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `for_a_replica_that_is_behind_nothing_is_done`, `a_slot_that_holds_wal_back_and_a_probe_that_fails_stop_it`, `while_the_application_is_slower_nothing_more_is_begun` |
+//! | every help fits one screen and ends with its exit statuses, and every page says the same | `every_help_fits_one_screen_and_ends_with_its_exit_statuses`, `every_command_has_a_man_page_that_is_sound_and_says_its_exit_statuses` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command
@@ -278,6 +280,7 @@ mod lock;
 mod log;
 mod logs;
 mod maintain;
+mod manual;
 mod metrics;
 mod network;
 mod notify;

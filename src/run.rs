@@ -10,7 +10,6 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use chrono::SubsecRound as _;
-use clap::Parser as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing::Level;
 
@@ -33,7 +32,7 @@ use crate::sync::lock;
 /// Runs what the command line asks for.
 pub(crate) fn main() -> ExitCode {
     let environment = Environment::capture();
-    let status = match Cli::try_parse() {
+    let status = match Cli::read(std::env::args_os().collect()) {
         Ok(Cli { mut global, command }) => {
             global.json |= command.wants_json();
             let asked = Asked {

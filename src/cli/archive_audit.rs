@@ -8,7 +8,7 @@ use super::Selection;
 use crate::clock::Moment;
 use crate::config::TableName;
 
-/// Archive audit rows that are old enough, as evidence that anybody can check without opsctl
+/// Archive old audit rows as evidence that anybody can check without opsctl
 ///
 /// Each closed window of a table of `[[audit]]` becomes a segment: its rows as lines of JSON, and a signed manifest with their
 /// Merkle root and the hash of the manifest before. A segment is there when all was read back and computed again. Rows that arrive
@@ -116,6 +116,7 @@ pub(crate) struct ArchiveExportArgs {
     /// Write `[redacted]` in place of what is in this column (repeatable)
     #[arg(long, value_name = "COLUMN")]
     pub(crate) redact: Vec<String>,
+    /// How rows are written
     #[arg(long, value_enum, default_value = "ndjson")]
     pub(crate) format: ExportFormat,
     /// Write to a file, and not to standard output
@@ -205,10 +206,13 @@ pub(crate) struct ArchiveDeleteArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ArchiveHoldCommand {
     /// Put a hold on all rows of the selected tables, or on those of a time
+    #[command(after_help = HOLD_EXITS)]
     Add(HoldAddArgs),
     /// End a hold
+    #[command(after_help = HOLD_EXITS)]
     Remove(HoldRemoveArgs),
     /// Show all holds, those that are over as well
+    #[command(after_help = HOLD_EXITS)]
     List,
 }
 
@@ -283,43 +287,43 @@ impl ArchiveAuditArgs {
 }
 
 const ARCHIVE_AUDIT_EXITS: &str = "\
-Exit statuses: 0 every closed window is archived; 1 failed; 3 the archive is not as it was left: nothing is added
-to it and nothing is deleted, or rows are not as they were archived: they stay; 10 configuration, or it does not
+Exit statuses: 0 every closed window is archived; 1 failed; 3 the archive is not as it was left: nothing is added \
+to it and nothing is deleted, or rows are not as they were archived: they stay; 10 configuration, or it does not \
 fit the table; 11 another one is at work on the database; 12 database; 13 storage; 14 deadline: the next run goes on; 130, 143 interrupted.";
 
 const LIST_EXITS: &str = "\
 Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const VERIFY_EXITS: &str = "\
-Exit statuses: 0 everything is as it should be; 3 it is not, or there is no archive; 1 failed; 10 configuration;
+Exit statuses: 0 everything is as it should be; 3 it is not, or there is no archive; 1 failed; 10 configuration; \
 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const QUERY_EXITS: &str = "\
-Exit statuses: 0 answered, or printed; 3 there is nothing to ask; 1 failed, or no DuckDB is there; 10 configuration;
+Exit statuses: 0 answered, or printed; 3 there is nothing to ask; 1 failed, or no DuckDB is there; 10 configuration; \
 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const PROVE_EXITS: &str = "\
-Exit statuses: 0 proven; 3 there is no such row, the segment is damaged, or the proof is none; 1 failed; 2 wrong usage;
+Exit statuses: 0 proven; 3 there is no such row, the segment is damaged, or the proof is none; 1 failed; 2 wrong usage; \
 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const EXPORT_EXITS: &str = "\
-Exit statuses: 0 written; 3 a segment is damaged: nothing is written; 1 failed; 2 wrong usage; 10 configuration;
+Exit statuses: 0 written; 3 a segment is damaged: nothing is written; 1 failed; 2 wrong usage; 10 configuration; \
 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const THAW_EXITS: &str = "\
-Exit statuses: 0 it can be read, or was asked for; 1 failed; 2 wrong usage; 10 configuration; 13 storage;
+Exit statuses: 0 it can be read, or was asked for; 1 failed; 2 wrong usage; 10 configuration; 13 storage; \
 14 deadline; 130, 143 interrupted.";
 
 const RESTORE_EXITS: &str = "\
-Exit statuses: 0 restored, read back and equal; 3 a segment is damaged, or what came back is something else: nothing
-is restored; 1 failed; 2 wrong usage, or a table that cannot take the rows; 10 configuration; 12 database;
+Exit statuses: 0 restored, read back and equal; 3 a segment is damaged, or what came back is something else: nothing \
+is restored; 1 failed; 2 wrong usage, or a table that cannot take the rows; 10 configuration; 12 database; \
 13 storage, or it is being thawed: run it again; 14 deadline; 130, 143 interrupted.";
 
 const DELETE_EXITS: &str = "\
-Exit statuses: 0 what is in the segments is not in the table any more, but for rows that somebody has locked; 1 failed,
-not confirmed, or it is not time yet; 2 nobody to ask: --yes is missing, or no such segment; 3 the archive is not as it
-was left, or rows are not as they were archived: they stay; 10 configuration, or something protects the table;
-11 another one is at work on the database; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
+Exit statuses: 0 what is in the segments is not in the table any more, but for rows that somebody has locked; 1 failed, \
+not confirmed, or it is not time yet; 2 nobody to ask: --yes is missing, or no such segment; 3 the archive is not as it \
+was left, or rows are not as they were archived: they stay; 10 configuration, or something protects the table; \
+11 another one is at work on the database; 12 database; 13 storage; 14 deadline; 130, 143 interrupted. \
 After any of them a row is in the table unless it is in the archive.";
 
 const HOLD_EXITS: &str = "\

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use super::{Selection, parse_duration};
 use crate::clock::Moment;
 
-/// Delete sessions and tokens whose time is over, and unlock accounts whose lock has lapsed
+/// Delete expired sessions and tokens, and unlock accounts whose lock has lapsed
 ///
 /// What that is stands in `[[sessions.rule]]` and `[[sessions.unlock]]`; `detect` proposes it. The server's clock alone counts.
 /// Rows go in short transactions, those that somebody has locked are passed over, and nothing is vacuumed. A rule that is not
@@ -58,6 +58,9 @@ pub(crate) enum CleanupSessionsCommand {
 
 /// Whose sessions, and what else becomes of them.
 #[derive(Args, Debug)]
+#[command(
+    override_usage = "opsctl cleanup-sessions revoke [OPTIONS] <--user <ID>...|--all|--since <TIME>|--ip <CIDR>>"
+)]
 #[group(id = "whose", required = true, multiple = true, args = ["user", "all", "since", "ip"])]
 pub(crate) struct RevokeArgs {
     /// Of these accounts
@@ -102,18 +105,18 @@ pub(crate) enum Since {
 }
 
 const CLEANUP_SESSIONS_EXITS: &str = "\
-Exit statuses: 0 what is expired is gone, but for rows that somebody has locked; 1 failed, or a rule refused or
-failed, or replicas stayed behind, or a trigger keeps all; 10 configuration, or it does not fit the tables;
-11 another one is at work on the database; 12 database; 14 the deadline passed and there is more to do: the next run goes on;
-130, 143 interrupted.
+Exit statuses: 0 what is expired is gone, but for rows that somebody has locked; 1 failed, or a rule refused or \
+failed, or replicas stayed behind, or a trigger keeps all; 10 configuration, or it does not fit the tables; \
+11 another one is at work on the database; 12 database; 14 the deadline passed and there is more to do: the next run goes on; \
+130, 143 interrupted. \
 After any of them what is deleted is whole, and what is not is untouched.";
 
 const DETECT_EXITS: &str = "\
 Exit statuses: 0 looked; 1 failed; 10 configuration; 12 database; 130, 143 interrupted.";
 
 const REVOKE_EXITS: &str = "\
-Exit statuses: 0 done; 1 failed, also where only a part could be done, which the report then says; not confirmed,
-or another number than --yes says; 2 nobody to ask: --yes is missing;
+Exit statuses: 0 done; 1 failed, also where only a part could be done, which the report then says; not confirmed, \
+or another number than --yes says; 2 nobody to ask: --yes is missing; \
 10 configuration, or it does not fit the tables; 12 database; 14 deadline; 130, 143 interrupted.";
 
 fn parse_since(text: &str) -> Result<Since, String> {

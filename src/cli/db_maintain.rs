@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::Selection;
 
-/// Do what autovacuum left: VACUUM and ANALYZE where tables need it, and remove what concurrent builds left behind
+/// Do what autovacuum left: VACUUM, ANALYZE, and what concurrent builds left behind
 ///
 /// What is needed is decided by each table's own thresholds, tables near wraparound first. Every statement waits only a moment for
 /// locks and blocks no reads or writes. It stops when the application, a replica or the budget suffers. Bloated indexes
@@ -107,8 +107,8 @@ pub(crate) enum ReportFormat {
 }
 
 const DB_MAINTAIN_EXITS: &str = "\
-Exit statuses: 0 what was needed is done, or the budget is used up, or somebody had it locked; 1 failed, a standby, or a
-statement failed; 3 given up for the application's or a replica's sake; 10 configuration; 11 another one is at work on the
+Exit statuses: 0 what was needed is done, or the budget is used up, or somebody had it locked; 1 failed, a standby, or a \
+statement failed; 3 given up for the application's or a replica's sake; 10 configuration; 11 another one is at work on the \
 database; 12 database; 14 deadline; 130, 143 interrupted. After any of them the next run goes on.";
 
 const PLAN_EXITS: &str = "\

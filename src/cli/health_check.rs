@@ -116,11 +116,11 @@ pub(crate) enum Format {
 }
 
 const HEALTH_EXITS: &str = "\
-Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also
+Exit statuses, as monitoring plugins have them: 0 ok; 1 warning; 2 critical; 3 unknown, which is also \
 a wrong command line or configuration. The worst counts: critical, then unknown, then warning.";
 
 const INCIDENT_EXITS: &str = "\
-Exit statuses: 0 the folder is there, with whatever could be had; 3 it could not be made, or a wrong
+Exit statuses: 0 the folder is there, with whatever could be had; 3 it could not be made, or a wrong \
 command line or configuration.";
 
 const SERVE_EXITS: &str = "\

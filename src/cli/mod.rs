@@ -13,6 +13,7 @@ use crate::log::LogFormat;
 use archive_audit::ArchiveAuditArgs;
 use cleanup_sessions::CleanupSessionsArgs;
 use db_maintain::DbMaintainArgs;
+use generate::{GenerateArgs, GenerateCommand};
 use init::InitArgs;
 use runbook::{RunbookArgs, RunbookCommand};
 use setup::SetupArgs;
@@ -21,7 +22,9 @@ pub(crate) mod archive_audit;
 pub(crate) mod cleanup_sessions;
 pub(crate) mod db_maintain;
 mod doctor;
+pub(crate) mod generate;
 mod health_check;
+mod help;
 pub(crate) mod init;
 pub(crate) mod runbook;
 mod schedule;
@@ -34,9 +37,6 @@ pub(crate) use health_check::{
 pub(crate) use schedule::{ScheduleArgs, ScheduleCommand, ScheduleFormat, SchedulePrintArgs};
 
 /// Proven backups and operations for PostgreSQL.
-///
-/// opsctl takes the place of the shell scripts around PostgreSQL that cron runs. It proves what it did, or
-/// says loudly that it could not.
 #[derive(Debug, Parser)]
 #[command(name = "opsctl", version, max_term_width = 100, after_help = exit_statuses())]
 pub(crate) struct Cli {
@@ -65,13 +65,13 @@ pub(crate) struct Global {
     /// Log more (-vv: even more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// How the log on stderr looks
-    #[arg(long, global = true, value_enum, default_value = "human", hide_possible_values = false)]
+    /// The log on stderr
+    #[arg(long, global = true, value_enum, value_name = "FORMAT", default_value = "human")]
     pub(crate) log_format: LogFormat,
     /// Stop after so long, such as 90s, 15m, 4h (exit 14)
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<Duration>,
-    /// Work only while this maintenance window, or `any`, is open (else exit 11), and stop before it closes (exit 14)
+    /// Work only in this window, or in `any` (else exit 11; at its end 14)
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) window: Option<String>,
     /// Take this for the current time in all decisions
@@ -100,6 +100,7 @@ pub(crate) enum Command {
     Runbook(RunbookArgs),
     Config(ConfigArgs),
     Demo(DemoArgs),
+    Generate(GenerateArgs),
 }
 
 /// The commands about opsctl itself.
@@ -124,6 +125,9 @@ const ABOUT_OPSCTL: &[&str] = &[
     "runbook render",
     "config",
     "demo",
+    "generate",
+    "generate man",
+    "generate completions",
 ];
 
 /// What is a question: nobody but who asks is told how it ended.
@@ -189,6 +193,10 @@ impl Command {
             },
             Command::Config(_) => "config",
             Command::Demo(_) => "demo",
+            Command::Generate(args) => match args.command {
+                GenerateCommand::Man { .. } => "generate man",
+                GenerateCommand::Completions { .. } => "generate completions",
+            },
         }
     }
 }
@@ -274,6 +282,18 @@ impl Guess {
 }
 
 impl Cli {
+    /// Returns the definition of the command line, with its help.
+    pub(crate) fn definition() -> clap::Command {
+        help::on_one_screen(Cli::command())
+    }
+
+    /// Understands a command line, or says what is wrong with it.
+    pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+        let mut definition = Cli::definition();
+        let matches = definition.try_get_matches_from_mut(help::asked_in_front(arguments))?;
+        Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
+    }
+
     /// Tells in which form `health-check` was asked to answer, also by a command line that is wrong otherwise.
     ///
     /// Monitors read a status of 2 as critical: for this command alone a wrong command line is 3, unknown.
@@ -634,31 +654,31 @@ fn exit_statuses() -> String {
 }
 
 const BACKUP_EXITS: &str = "\
-Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup;
-3 suddenly smaller (with --fail-on-shrink); 10 configuration; 11 another backup of it is running;
+Exit statuses: 0 every database is in every repository; 1 failed, or a repository lacks the backup; \
+3 suddenly smaller (with --fail-on-shrink); 10 configuration; 11 another backup of it is running; \
 12 database; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const LIST_EXITS: &str = "\
 Exit statuses: 0 listed; 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const PRUNE_EXITS: &str = "\
-Exit statuses: 0 what is not kept is removed; 1 failed, or something could not be removed;
+Exit statuses: 0 what is not kept is removed; 1 failed, or something could not be removed; \
 10 configuration; 11 a backup is running; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const RESTORE_EXITS: &str = "\
-Exit statuses: 0 restored; 1 failed; 3 the backup is damaged, or there is none; 10 configuration;
-11 another restore of it is running; 12 database; 13 storage; 14 deadline; 130, 143 interrupted.
+Exit statuses: 0 restored; 1 failed; 3 the backup is damaged, or there is none; 10 configuration; \
+11 another restore of it is running; 12 database; 13 storage; 14 deadline; 130, 143 interrupted. \
 After any failure the old database is in its place, untouched.";
 
 const CONFIG_EXITS: &str = "\
 Exit statuses: 0 the configuration is in order; 10 it is not; 1 failed.";
 
 const DEMO_EXITS: &str = "\
-Exit statuses: 0 all of it worked; 1 failed; 14 deadline; 130, 143 interrupted, the server is stopped.
+Exit statuses: 0 all of it worked; 1 failed; 14 deadline; 130, 143 interrupted, the server is stopped. \
 Else as backup and verify-backup end.";
 
 const VERIFY_EXITS: &str = "\
-Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there is none;
+Exit statuses: 0 everything is as it should be; 3 a backup is damaged, or there is none; \
 1 failed; 10 configuration; 13 storage; 14 deadline; 130, 143 interrupted.";
 
 const STATUS_EXITS: &str = "\
@@ -692,7 +712,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        Cli::command().debug_assert();
+        Cli::definition().debug_assert();
     }
 
     #[test]

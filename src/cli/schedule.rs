@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-/// Print what starts opsctl: a crontab, units of systemd, or manifests of Kubernetes
+/// Print what starts opsctl: a crontab, units of systemd, manifests of Kubernetes
 #[derive(Args, Debug)]
 #[command(after_help = SCHEDULE_EXITS)]
 pub(crate) struct ScheduleArgs {

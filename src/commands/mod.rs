@@ -34,6 +34,7 @@ mod doctor;
 mod exclusive;
 mod expected;
 mod file;
+mod generate;
 mod health_check;
 mod history_command;
 mod init;
@@ -154,6 +155,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Runbook(args) => runbook_command::run(&args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
+        Command::Generate(args) => generate::run(&args),
     };
     report.map(Said::Report)
 }

@@ -1,0 +1,128 @@
+#!/bin/bash
+# Installs the Debian package into an empty Debian, upgrades it, removes and purges it, with the real dpkg, and looks at what is
+# there after each step: `make test-package`. Wants root, for chroot.
+#
+#   test-package.sh PACKAGE      a .deb, as build-deb.sh makes it
+#
+# The older version is the same package under the number 0.0.9, with another example of the configuration.
+set -euo pipefail
+umask 022
+package=$(realpath "${1:?usage: test-package.sh PACKAGE}")
+cd "$(dirname "$0")/.."
+
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-package.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+trap 'exit 143' INT TERM HUP
+step=begin
+
+fail() {
+    echo "test-package.sh: $step: $*" >&2
+    exit 1
+}
+is() { [ "$1" = "$2" ] || fail "${3:-}: expected \`$2\`, found \`$1\`"; }
+absent() { for path in "$@"; do if [ -e "$root$path" ] || [ -L "$root$path" ]; then fail "$path is still there"; fi; done; }
+present() { for path in "$@"; do [ -e "$root$path" ] || fail "$path is missing"; done; }
+inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
+as_opsctl() { inside setpriv --reuid opsctl --regid opsctl --init-groups env HOME=/var/lib/opsctl "$@"; }
+# Mode and owners as they are called in there.
+owned() { inside stat -c '%a %U:%G' "$1"; }
+dpkg_() { inside dpkg --no-pager "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "dpkg $*"; }; }
+# What is in the tree, without what dpkg and useradd keep about everything.
+listing() {
+    (cd "$root" && find . -xdev \( -path ./var/lib/dpkg -o -path ./var/log/dpkg.log -o -path ./packages -o -path ./var/cache/ldconfig \) \
+        -prune -o ! -name 'passwd-' ! -name 'group-' ! -name 'shadow-' ! -name 'gshadow-' ! -name 'subuid*' ! -name 'subgid*' \
+        ! -name .pwd.lock -printf '%p %y %m %U:%G\n' | LC_ALL=C sort)
+}
+
+step="making 0.0.9"
+mkdir "$work/packages"
+cp "$package" "$work/packages/new.deb"
+dpkg-deb --raw-extract "$package" "$work/older"
+sed -i '1,3d' "$work/older/etc/opsctl/opsctl.toml"
+sed -i 's/^Version: .*/Version: 0.0.9-1/' "$work/older/DEBIAN/control"
+dpkg-deb --root-owner-group -Znone --build "$work/older" "$work/packages/old.deb" >/dev/null
+is "$(dpkg-deb --field "$work/packages/new.deb" Version)" "$version-1" "the version"
+case $(dpkg-deb --field "$work/packages/new.deb" Depends) in
+    *libc6*passwd*) ;;
+    *) fail "the package depends on: $(dpkg-deb --field "$work/packages/new.deb" Depends)" ;;
+esac
+
+step=chroot
+tree=$(scripts/install-chroot.sh | tail -n 1)
+root=$work/root
+cp -a --reflink=auto "$tree" "$root"
+cp -a "$work/packages" "$root/packages"
+before=$(listing)
+accounts=$(cat "$root"/etc/{passwd,group})
+
+step="installing 0.0.9"
+dpkg_ --install /packages/old.deb
+is "$(inside opsctl --version)" "opsctl $version"
+is "$(inside getent passwd opsctl | cut -d: -f 6,7)" /var/lib/opsctl:/usr/sbin/nologin "the user"
+is "$(owned /etc/opsctl)" '750 root:opsctl' /etc/opsctl
+is "$(owned /etc/opsctl/opsctl.toml)" '640 root:opsctl' /etc/opsctl/opsctl.toml
+is "$(owned /var/lib/opsctl)" '750 opsctl:opsctl' /var/lib/opsctl
+is "$(owned /var/log/opsctl)" '2750 opsctl:adm' /var/log/opsctl
+is "$(owned /var/backups/opsctl)" '700 opsctl:opsctl' /var/backups/opsctl
+is "$(owned /usr/bin/opsctl)" '755 root:root' /usr/bin/opsctl
+present /usr/share/man/man1/opsctl-backup.1.gz /usr/share/man/man5/opsctl.toml.5.gz \
+    /usr/share/bash-completion/completions/opsctl /usr/share/zsh/vendor-completions/_opsctl \
+    /usr/share/fish/vendor_completions.d/opsctl.fish /usr/share/doc/opsctl/crontab.example
+# Nothing in it is in force; and the user may read it.
+is "$(grep -cv '^#\|^$' "$root/etc/opsctl/opsctl.toml" || true)" 0 "lines that are in force"
+as_opsctl opsctl config check >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "the example is not valid"; }
+grep -q /etc/opsctl/opsctl.toml "$work/log" || fail "the example is not what is read: $(cat "$work/log")"
+# Nobody else may.
+inside setpriv --reuid nobody --regid nogroup --clear-groups cat /etc/opsctl/opsctl.toml >/dev/null 2>&1 && fail "everybody may read it"
+
+step="what the units call"
+grep -q '^ExecStart=/usr/bin/opsctl ' "$root/usr/lib/systemd/system/opsctl-backup.service" || fail "the unit calls another program"
+systemctl --root="$root" --quiet enable opsctl-backup.timer
+[ -L "$root/etc/systemd/system/timers.target.wants/opsctl-backup.timer" ] || fail "the timer is not enabled"
+
+step="a run, which leaves its state"
+status=0
+as_opsctl env OPSCTL_STATE_DIR=/var/lib/opsctl PGHOST=/nowhere opsctl backup >"$work/log" 2>&1 || status=$?
+is "$status" 12 "a backup without a database ($(cat "$work/log"))"
+present /var/lib/opsctl/history.db
+
+step="upgrading with a configuration that the administrator changed"
+echo 'state_dir = "/var/lib/opsctl"    # as we like it' >"$root/etc/opsctl/opsctl.toml"
+inside chown opsctl: /etc/opsctl/opsctl.toml
+chmod 600 "$root/etc/opsctl/opsctl.toml"
+dpkg_ --force-confdef --force-confold --install /packages/new.deb
+is "$(cat "$root/etc/opsctl/opsctl.toml")" 'state_dir = "/var/lib/opsctl"    # as we like it' opsctl.toml
+is "$(owned /etc/opsctl/opsctl.toml)" '600 opsctl:opsctl' /etc/opsctl/opsctl.toml
+present /etc/opsctl/opsctl.toml.dpkg-dist /var/lib/opsctl/history.db
+[ -L "$root/etc/systemd/system/timers.target.wants/opsctl-backup.timer" ] || fail "the timer is not enabled any more"
+# shellcheck disable=SC2016  # those are dpkg's
+is "$(inside dpkg-query --show --showformat '${Version} ${Status}' opsctl)" "$version-1 install ok installed"
+
+step=removing
+dpkg_ --remove opsctl
+absent /usr/bin/opsctl /usr/share/man/man1/opsctl.1.gz /usr/lib/systemd/system/opsctl-backup.timer
+present /etc/opsctl/opsctl.toml /var/lib/opsctl/history.db /var/backups/opsctl
+
+step=purging
+dpkg_ --purge opsctl
+is "$(listing | diff <(echo "$before") - || true)" "" "what is there and was not, or the other way round"
+is "$(cat "$root"/etc/{passwd,group})" "$accounts" "the users"
+
+step="upgrading with the configuration that was installed"
+dpkg_ --install /packages/old.deb
+dpkg_ --install /packages/new.deb
+inside dpkg-deb --fsys-tarfile /packages/new.deb | tar -xO ./etc/opsctl/opsctl.toml | cmp - "$root/etc/opsctl/opsctl.toml" ||
+    fail "the configuration is not the new one"
+is "$(owned /etc/opsctl/opsctl.toml)" '640 root:opsctl' /etc/opsctl/opsctl.toml
+absent /etc/opsctl/opsctl.toml.dpkg-dist /etc/opsctl/opsctl.toml.dpkg-old
+
+step="purging with backups"
+as_opsctl sh -ec 'umask 077; mkdir -p /var/backups/opsctl/members/1 /var/lib/opsctl/backups /var/lib/opsctl/locks
+    echo one >/var/backups/opsctl/members/1/manifest.json; echo two >/var/lib/opsctl/backups/two; echo x >/var/lib/opsctl/history.db'
+dpkg_ --purge opsctl
+grep -q 'not empty' "$work/log" || fail "it does not say what stays: $(cat "$work/log")"
+is "$(owned /var/backups/opsctl/members/1/manifest.json)" '600 opsctl:opsctl' "a backup"
+is "$(cat "$root/var/backups/opsctl/members/1/manifest.json" "$root/var/lib/opsctl/backups/two")" $'one\ntwo' "backups"
+absent /var/lib/opsctl/history.db /var/lib/opsctl/locks /var/log/opsctl /etc/opsctl
+echo "the package installs, upgrades, removes and purges cleanly"
