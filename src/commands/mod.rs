@@ -147,7 +147,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Notify(args) => notify_command::run(context, &args),
         Command::Schedule(args) => schedule_command::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
-        Command::Runbook(args) => runbook_command::run(&args),
+        Command::Runbook(args) => runbook_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
     };
