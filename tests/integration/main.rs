@@ -61,6 +61,7 @@ mod restore_notes;
 mod retention;
 mod runbook;
 mod runbook_database;
+mod runbook_disaster;
 mod s3_faults;
 mod schedule;
 mod secrets;

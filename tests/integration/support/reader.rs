@@ -25,7 +25,7 @@ pub(crate) struct Reader<'s> {
     sandbox: &'s Sandbox,
     /// What stands in the page, and what it is called here.
     places: RefCell<Vec<(String, String)>>,
-    /// What was exported so far: it counts for the lines that follow.
+    /// What was exported so far, and where to the reader has gone: that counts for the lines that follow.
     exports: RefCell<Vec<String>>,
 }
 
@@ -48,6 +48,12 @@ impl<'s> Reader<'s> {
     pub(crate) fn finds(&self, in_the_page: &str, here: &str) {
         assert!(self.text.contains(in_the_page), "{} has no `{in_the_page}`", self.page);
         self.places.borrow_mut().push((in_the_page.to_owned(), here.to_owned()));
+    }
+
+    /// Returns a block of the page in another language than the shell's, with the places that are here.
+    pub(crate) fn block(&self, language: &str) -> String {
+        let found = blocks(&self.text).into_iter().find(|(found, _)| found == language);
+        self.here(&found.unwrap().1)
     }
 
     fn here(&self, text: &str) -> String {
@@ -115,7 +121,7 @@ impl<'s> Reader<'s> {
     fn types(&self, line: &str) -> Run {
         let mut exports = self.exports.borrow_mut();
         let script = format!("{}\n{line}", exports.join("\n"));
-        if line.starts_with("export ") {
+        if line.starts_with("export ") || line.starts_with("cd ") {
             exports.push(line.to_owned());
         }
         Run::of(&mut self.sandbox.shell(&script))
