@@ -60,6 +60,7 @@ mod restore_faults;
 mod restore_notes;
 mod retention;
 mod runbook;
+mod runbook_backup;
 mod runbook_database;
 mod runbook_disaster;
 mod s3_faults;
