@@ -27,6 +27,8 @@ pub(crate) struct Reader<'s> {
     places: RefCell<Vec<(String, String)>>,
     /// What was exported so far, and where to the reader has gone: that counts for the lines that follow.
     exports: RefCell<Vec<String>>,
+    /// A process whose mounts the reader sees.
+    inside: Option<u32>,
 }
 
 impl<'s> Reader<'s> {
@@ -35,7 +37,12 @@ impl<'s> Reader<'s> {
         let path = format!("{}/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let (places, exports) = (RefCell::default(), RefCell::default());
-        Reader { page, text, sandbox, places, exports }
+        Reader { page, text, sandbox, places, exports, inside: None }
+    }
+
+    /// Sits where another process sits: sees what is mounted there.
+    pub(crate) fn beside(self, process: u32) -> Reader<'s> {
+        Reader { inside: Some(process), ..self }
     }
 
     /// Says what something of the page is called here.
@@ -120,11 +127,16 @@ impl<'s> Reader<'s> {
 
     fn types(&self, line: &str) -> Run {
         let mut exports = self.exports.borrow_mut();
-        let script = format!("{}\n{line}", exports.join("\n"));
+        let here = self.sandbox.dir.path().display();
+        let script = format!("cd {here}\n{}\n{line}", exports.join("\n"));
         if line.starts_with("export ") || line.starts_with("cd ") {
             exports.push(line.to_owned());
         }
-        Run::of(&mut self.sandbox.shell(&script))
+        let shell = self.sandbox.shell(&script);
+        match self.inside {
+            Some(process) => Run::of(&mut beside(process, &shell)),
+            None => Run::of(&mut { shell }),
+        }
     }
 
     /// Returns what stands under a heading of any level, until the next one of its level.
@@ -160,6 +172,16 @@ impl Sandbox {
         bash.current_dir(self.dir.path());
         bash
     }
+}
+
+/// Returns the command that does the same among the mounts of another process.
+pub(crate) fn beside(process: u32, wanted: &Command) -> Command {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &process.to_string(), "--mount"]);
+    command.arg(wanted.get_program()).args(wanted.get_args()).env_clear();
+    command.envs(wanted.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(std::process::Stdio::null());
+    command
 }
 
 /// Returns language and content of each code block.
