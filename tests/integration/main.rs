@@ -64,6 +64,7 @@ mod runbook_backup;
 mod runbook_database;
 mod runbook_disaster;
 mod runbook_disk;
+mod runbook_operations;
 mod runbook_sessions;
 mod s3_faults;
 mod schedule;

@@ -103,11 +103,11 @@ impl<'s> Reader<'s> {
                 "text" => {
                     let said = &typed[last..];
                     assert!(!said.is_empty(), "{}: nothing is typed above\n{block}", self.page);
-                    for expected in block.lines() {
+                    for expected in block.lines().map(|line| self.here(line)) {
                         let lines = said
                             .iter()
                             .flat_map(|run| run.stdout.lines().chain(run.stderr.lines()));
-                        let is_seen = lines.into_iter().any(|line| is_like(line, expected));
+                        let is_seen = lines.into_iter().any(|line| is_like(line, &expected));
                         assert!(
                             is_seen,
                             "{}: `{expected}` is not to be seen: {said:#?}",
