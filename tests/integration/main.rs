@@ -64,6 +64,8 @@ mod runbook_backup;
 mod runbook_database;
 mod runbook_disaster;
 mod runbook_disk;
+mod runbook_evidence;
+mod runbook_network;
 mod runbook_operations;
 mod runbook_sessions;
 mod s3_faults;
