@@ -289,6 +289,34 @@ fn whatever_names_a_page_names_one_that_is_there() {
 }
 
 #[test]
+fn every_page_is_read_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for entry in std::fs::read_dir(root.join("tests/integration")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_str().unwrap().starts_with("runbook_") {
+            tests += &std::fs::read_to_string(entry.path()).unwrap();
+        }
+    }
+    let (mut read_by_none, mut found) = (Vec::new(), 0);
+    for file in documents() {
+        let Some(page) = file.strip_prefix("runbooks/").and_then(|f| f.strip_suffix(".md")) else {
+            continue;
+        };
+        if blocks(&read(&file), "sh").is_empty() {
+            continue;
+        }
+        found += 1;
+        let by = ["Reader::of(", ".reads("].map(|opens| format!("{opens}\"{page}\""));
+        if !by.iter().any(|by| tests.contains(by)) {
+            read_by_none.push(file);
+        }
+    }
+    assert!(found > 20, "only {found} pages have lines");
+    assert!(read_by_none.is_empty(), "nobody types the lines of {read_by_none:?}");
+}
+
+#[test]
 fn the_table_of_what_runs_when_is_the_schedule() {
     let sandbox = Sandbox::new("postgresql:///members");
     sandbox.write(

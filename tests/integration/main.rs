@@ -65,6 +65,7 @@ mod runbook_database;
 mod runbook_disaster;
 mod runbook_disk;
 mod runbook_evidence;
+mod runbook_maintain;
 mod runbook_network;
 mod runbook_operations;
 mod runbook_sessions;

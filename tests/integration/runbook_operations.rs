@@ -203,6 +203,19 @@ fn a_channel_that_is_broken_is_mended_by_the_page() {
 }
 
 #[test]
+fn a_number_leads_to_what_is_wrong_by_the_page() {
+    let site = Site::new();
+    let reader = site.reads("exit-codes");
+    let seen = reader.does("Check", &[]);
+    assert!(seen[0].stdout.contains("configuration is valid"), "{seen:#?}");
+    let good = std::fs::read_to_string(site.sandbox.path("opsctl.toml")).unwrap();
+    site.configure(&good.replace("keep_days = 30", "keep_day = 30"));
+    site.sandbox.run(&["backup"]).ends_with(10);
+    let seen = reader.does("Check", &[("opsctl config", But::Ends(10))]);
+    assert!(seen[0].stdout.contains("opsctl.toml:4: unknown key `keep_day`"), "{seen:#?}");
+}
+
+#[test]
 fn what_starts_opsctl_is_printed_by_the_page() {
     let site = Site::new();
     let units = site.sandbox.path("units");
