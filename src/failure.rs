@@ -94,12 +94,19 @@ pub(crate) fn hint(error: &anyhow::Error) -> Option<String> {
         let hint = "Ask for it (`opsctl archive-audit thaw`; of a backup: `aws s3api restore-object`), and run this again when it is there: after minutes to 48 hours, by storage class and tier.";
         return Some(hint.to_owned());
     }
+    let is_full = |cause: &(dyn std::error::Error + 'static)| {
+        matches!(cause.downcast_ref(), Some(storage::Error::Full { .. }))
+    };
+    if error.chain().any(is_full) {
+        let hint = "Make room, or remove what no rule keeps (`opsctl backup prune`): `opsctl runbook show disk-full`.";
+        return Some(hint.to_owned());
+    }
     let hint = match exit(error) {
         Exit::Locked => {
             "Another run is at work: wait for it, or look for its process. The lock goes with it."
         }
         Exit::Database => {
-            "Try the same connection with `psql`; `opsctl config show` says where each value comes from."
+            "Try the same connection with `psql`; `opsctl config show` says where each value comes from, and `opsctl runbook show database-down` what to do."
         }
         Exit::Storage => {
             "Check the repository's location, credentials and free space: `opsctl config show`."

@@ -1,4 +1,7 @@
 //! The runbooks, as they are in the repository, inside of the program: they are there when the wiki is down.
+//! Who is called comes from elsewhere; here it is only put into its place.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,10 +15,15 @@ macro_rules! pages {
     ($($name:literal)*) => { &[$(Page { name: $name, text: include_str!(concat!("../runbooks/", $name, ".md")) }),*] };
 }
 
+/// What stands before the name of a contact, and behind it.
+const PLACE: (&str, &str) = ("{{contact:", "}}");
+
 /// All pages; the first one is their index.
 pub(crate) const PAGES: &[Page] = pages! {
-    "README" "archive-audit" "backup" "backup-failed" "cleanup-sessions" "db-maintain" "doctor" "exit-codes" "health-check" "notify"
-    "restore" "schedule" "silence" "status" "verify-backup"
+    "README" "account-takeover" "archive-audit" "audit-request" "backup" "backup-failed" "certificate-expiry" "change-checklist"
+    "cleanup-sessions" "connections-exhausted" "daily" "database-down" "db-maintain" "disaster-recovery" "disk-full" "doctor"
+    "exit-codes" "health-check" "incident-response" "maintenance-window" "monthly" "notify" "quarterly" "queue-stuck"
+    "replication-lag" "restore" "schedule" "silence" "slow-queries" "status" "verify-backup" "weekly" "wraparound"
 };
 
 impl Page {
@@ -51,6 +59,24 @@ impl Page {
     }
 }
 
+/// Puts contacts into a text, and returns it with the names of those that are missing; the text says so there, too.
+pub(crate) fn fill(text: &str, contacts: &BTreeMap<String, String>) -> (String, BTreeSet<String>) {
+    let (mut filled, mut missing, mut rest) = (String::new(), BTreeSet::new(), text);
+    while let Some((before, place)) = rest.split_once(PLACE.0) {
+        let Some((name, after)) = place.split_once(PLACE.1) else { break };
+        filled.push_str(before);
+        if let Some(contact) = contacts.get(name) {
+            filled.push_str(contact);
+        } else {
+            filled.push_str(&format!("(contacts.{name} is not in the configuration)"));
+            missing.insert(name.to_owned());
+        }
+        rest = after;
+    }
+    filled.push_str(rest);
+    (filled, missing)
+}
+
 /// Returns what a link to a heading ends with.
 fn anchor_of(heading: &str) -> String {
     let text = heading.trim_start_matches('#').trim().to_lowercase();
@@ -64,8 +90,6 @@ fn anchor_of(heading: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]
@@ -77,6 +101,29 @@ mod tests {
             PAGES.iter().map(|page| format!("{}.md", page.name)).collect();
         assert_eq!(pages, files);
         assert!(PAGES.iter().all(|page| page.text.starts_with("# ") && !page.title().is_empty()));
+    }
+
+    #[test]
+    fn contacts_are_put_in_and_what_is_missing_is_said_there() {
+        let contacts = BTreeMap::from([("dba".to_owned(), "Ida, {{contact:dba}}".to_owned())]);
+        let text = "a {{contact:dba}} {{contact:who}} {{contact:who}} {{contact:open";
+        let (filled, missing) = fill(text, &contacts);
+        let none = "(contacts.who is not in the configuration)";
+        assert_eq!(filled, format!("a Ida, {{{{contact:dba}}}} {none} {none} {{{{contact:open"));
+        assert_eq!(missing, BTreeSet::from(["who".to_owned()]));
+    }
+
+    #[test]
+    fn the_example_of_a_configuration_has_every_contact_of_the_pages() {
+        let example = include_str!("config/example.toml");
+        let (_, example) = example.split_once("\n[contacts]\n").unwrap();
+        let names = example.lines().filter_map(|line| line.strip_prefix('#')?.split_once(" = "));
+        let names: BTreeSet<&str> = names.map(|(name, _)| name).collect();
+        let used = PAGES.iter().flat_map(|page| fill(page.text, &BTreeMap::new()).1);
+        assert_eq!(names, used.collect::<BTreeSet<_>>().iter().map(String::as_str).collect());
+        // No page has a place that is not understood.
+        let all = names.iter().map(|name| ((*name).to_owned(), String::new())).collect();
+        assert!(PAGES.iter().all(|page| !fill(page.text, &all).0.contains("{{")));
     }
 
     #[test]

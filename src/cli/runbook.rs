@@ -18,14 +18,14 @@ pub(crate) enum RunbookCommand {
     /// List the pages
     #[command(after_help = EXITS)]
     List,
-    /// Print a page, or the part of it under a heading
+    /// Print a page, or the part of it under a heading, with who is called from [contacts]
     #[command(after_help = EXITS)]
     Show {
         /// As `runbook list` has it, such as restore, or a part of it, such as health-check#xid-age
         #[arg(value_name = "PAGE[#PART]")]
         page: String,
     },
-    /// Write all pages as Markdown into a folder, for a wiki or for printing
+    /// Write all pages as Markdown into a folder, for a wiki or for printing, with who is called
     #[command(after_help = EXITS)]
     Render {
         /// Where to; it is made if it is not there

@@ -152,7 +152,7 @@ pub(crate) fn dispatch(context: &Context, command: Command) -> anyhow::Result<Sa
         Command::Init(args) => init::run(context, &args),
         Command::Setup(args) => setup_command::run(context, &args),
         Command::Doctor(args) => doctor::run(context, &args),
-        Command::Runbook(args) => runbook_command::run(&args),
+        Command::Runbook(args) => runbook_command::run(context, &args),
         Command::Config(args) => config_command::run(context, &args),
         Command::Demo(args) => demo::run(context, &args),
         Command::Generate(args) => generate::run(&args),

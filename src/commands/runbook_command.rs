@@ -1,23 +1,37 @@
-//! `opsctl runbook`: the pages on stdout, or as files.
+//! `opsctl runbook`: the pages on stdout, or as files, with who is called. They are there also without a configuration.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::json;
 
 use crate::cli::runbook::{RunbookArgs, RunbookCommand};
-use crate::commands::{Report, Silence, file};
+use crate::commands::{Context, Report, Silence, file};
+use crate::config::{self, Contacts, Overrides};
 use crate::exit::{Exit, Failure};
-use crate::runbook::{PAGES, Page};
+use crate::runbook::{PAGES, Page, fill};
 use crate::text::Table;
 
-pub(super) fn run(args: &RunbookArgs) -> anyhow::Result<Report> {
+pub(super) fn run(context: &Context, args: &RunbookArgs) -> anyhow::Result<Report> {
     let (text, json) = match &args.command {
         RunbookCommand::List => list(),
-        RunbookCommand::Show { page } => show(page)?,
-        RunbookCommand::Render { out, force } => render(out, *force)?,
+        RunbookCommand::Show { page } => show(page, &contacts(context))?,
+        RunbookCommand::Render { out, force } => render(out, *force, &contacts(context))?,
     };
     Ok(Report { exit: Exit::Done, text, json, silence: Silence::Refused })
+}
+
+/// Returns who is called, as far as that is known: a page is worth more than a configuration that is right.
+fn contacts(context: &Context) -> Contacts {
+    let config = context.global.config.clone();
+    let overrides = Overrides { config, ..Overrides::default() };
+    let working_directory = std::env::current_dir().unwrap_or_else(|_| "/".into());
+    config::contacts(&overrides, &context.environment, &working_directory).unwrap_or_else(|error| {
+        let problems: Vec<_> = error.problems().iter().map(ToString::to_string).collect();
+        tracing::warn!("it is not known who is called: {}", problems.join("; "));
+        Contacts::new()
+    })
 }
 
 fn list() -> (String, serde_json::Value) {
@@ -30,7 +44,7 @@ fn list() -> (String, serde_json::Value) {
     (table.to_string(), json!({ "pages": pages }))
 }
 
-fn show(wanted: &str) -> anyhow::Result<(String, serde_json::Value)> {
+fn show(wanted: &str, contacts: &Contacts) -> anyhow::Result<(String, serde_json::Value)> {
     let (name, part) = wanted.split_once('#').map_or((wanted, None), |(n, part)| (n, Some(part)));
     let missing = |what: String, hint: String| Failure::new(Exit::Usage, what).hint(hint);
     let page = Page::find(name).ok_or_else(|| {
@@ -46,13 +60,24 @@ fn show(wanted: &str) -> anyhow::Result<(String, serde_json::Value)> {
             missing(format!("`{}` has no part `{part}`", page.name), hint)
         })?,
     };
-    Ok((text.to_owned(), json!({ "page": page.name, "text": text })))
+    let (text, missing) = fill(text, contacts);
+    let json = json!({ "page": page.name, "text": text, "contacts_missing": missing });
+    Ok((text, json))
 }
 
 /// Writes the pages; one that somebody changed is not replaced unasked.
-fn render(out: &Path, force: bool) -> anyhow::Result<(String, serde_json::Value)> {
-    let paths: Vec<_> =
-        PAGES.iter().map(|p| (out.join(format!("{}.md", p.name)), p.text)).collect();
+fn render(
+    out: &Path,
+    force: bool,
+    contacts: &Contacts,
+) -> anyhow::Result<(String, serde_json::Value)> {
+    let mut missing = BTreeSet::new();
+    let mut paths = Vec::new();
+    for page in PAGES {
+        let (text, unknown) = fill(page.text, contacts);
+        missing.extend(unknown);
+        paths.push((out.join(format!("{}.md", page.name)), text));
+    }
     let differs =
         |path: &Path, text: &str| std::fs::read(path).is_ok_and(|is| is != text.as_bytes());
     if let Some((path, _)) = paths.iter().find(|(path, text)| !force && differs(path, text)) {
@@ -63,6 +88,13 @@ fn render(out: &Path, force: bool) -> anyhow::Result<(String, serde_json::Value)
     for (path, text) in &paths {
         file::put(path, text.as_bytes(), file::READABLE)?;
     }
-    let text = format!("{} pages are in {}\n", paths.len(), out.display());
-    Ok((text, json!({ "out": out, "pages": paths.len() })))
+    let mut text = format!("{} pages are in {}\n", paths.len(), out.display());
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(String::as_str).collect();
+        text += &format!(
+            "[contacts] of the configuration lacks {}: the pages say so where they are needed\n",
+            names.join(", ")
+        );
+    }
+    Ok((text, json!({ "out": out, "pages": paths.len(), "contacts_missing": missing })))
 }

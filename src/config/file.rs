@@ -7,9 +7,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use toml::Spanned;
 use toml::de::DeTable;
 
 use super::audit::{AUDIT_KEYS, AuditEntry};
+use super::contacts::{self, ContactsEntry};
 use super::find::Found;
 use super::health::Health;
 use super::maintain::MaintainEntry;
@@ -21,8 +23,8 @@ use super::schedule::{self, COMMANDS, STATUS, When};
 use super::section::{At, Document, Keys, Section, absolute};
 use super::sessions::SessionsEntry;
 use super::{
-    ANY_WINDOW, Compression, Error, Expected, Problem, Query, Retention, Source, maintain,
-    sessions, url, value,
+    Compression, Error, Expected, Problem, Query, Retention, Source, maintain, sessions, url,
+    value, windows,
 };
 use crate::secret::Secret;
 use crate::window::Window;
@@ -49,6 +51,7 @@ pub(super) const KEYS: Keys = &[
             "sessions",
             "maintain",
             "audit",
+            "contacts",
         ],
     ),
     ("database", &["name", "url", "url_file", "bin_dir"]),
@@ -355,6 +358,7 @@ pub(super) struct File {
     pub(super) health: Health,
     pub(super) history: HistoryEntry,
     pub(super) notify: NotifyEntry,
+    pub(super) contacts: ContactsEntry,
 }
 
 /// `[history]`: one of them at most.
@@ -426,11 +430,7 @@ pub(super) struct BackupEntry {
 /// Understands a file, or lists all that is wrong with it.
 pub(super) fn parse(found: &Found) -> Result<File, Error> {
     let document = Document::new(&found.path, &found.text);
-    // Not the error's `Display`: it quotes the line, which may hold a password.
-    let table = DeTable::parse(&found.text).map_err(|error| {
-        let line = error.span().map_or(1, |span| document.line(span.start));
-        Problem::new(document.source(line), format!("not valid TOML: {}", error.message()))
-    })?;
+    let table = table(&document, &found.text)?;
     let table = table.get_ref();
     let top = Section::open(&document, String::new(), table, "", KEYS);
     let mut file = File {
@@ -441,21 +441,34 @@ pub(super) fn parse(found: &Found) -> Result<File, Error> {
         backup: backup(&document, &top),
         queries: queries(&document, &top),
         schedule: schedule(&document, &top),
-        windows: windows(&document, &top),
+        windows: windows::read(&document, &top),
         ping: ping(&document, &top),
-        metrics: metrics(&document, &top),
+        metrics: MetricsEntry::read(&document, &top),
         sessions: sessions::read(&document, &top),
         maintain: MaintainEntry::read(&document, &top),
         audits: AuditEntry::read(&document, &top),
         health: Health::read(&document, &top),
         history: history(&document, &top),
         notify: NotifyEntry::read(&document, &top),
+        contacts: contacts::read(&document, &top),
     };
     if let Some(reason) = &found.exposed {
         refuse_exposed_secrets(&document, &mut file, reason);
     }
     Error::unless_empty(document.into_problems())?;
     Ok(file)
+}
+
+/// Reads TOML.
+pub(super) fn table<'t>(
+    document: &Document<'_>,
+    text: &'t str,
+) -> Result<Spanned<DeTable<'t>>, Problem> {
+    // Not the error's `Display`: it quotes the line, which may hold a password.
+    DeTable::parse(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| document.line(span.start));
+        Problem::new(document.source(line), format!("not valid TOML: {}", error.message()))
+    })
 }
 
 fn refuse_exposed_secrets(document: &Document<'_>, file: &mut File, reason: &str) {
@@ -680,25 +693,6 @@ fn schedule(document: &Document<'_>, top: &Section<'_>) -> ScheduleEntry {
     }
 }
 
-fn windows(document: &Document<'_>, top: &Section<'_>) -> BTreeMap<String, At<Option<Window>>> {
-    let Some(table) = top.table("windows") else { return BTreeMap::new() };
-    let section = Section::of_names(document, "windows".to_owned(), table.value);
-    let mut windows = BTreeMap::new();
-    for At { value: name, line } in section.names() {
-        if let Err(complaint) = value::check_name(name) {
-            document.problem(line, complaint);
-        } else if name == ANY_WINDOW {
-            section.complain(name, line, "stands for all of them: choose another name");
-        } else if let Some(window) = section.parsed(name, |text| match text {
-            "off" => Ok(None),
-            text => text.parse().map(Some),
-        }) {
-            windows.insert(name.to_owned(), window);
-        }
-    }
-    windows
-}
-
 fn ping(document: &Document<'_>, top: &Section<'_>) -> PingEntry {
     let Some(table) = top.table("ping") else { return PingEntry::default() };
     let section = Section::open(document, "ping".to_owned(), table.value, "ping", KEYS);
@@ -707,12 +701,6 @@ fn ping(document: &Document<'_>, top: &Section<'_>) -> PingEntry {
         Section::open(document, title, table.value, "ping.commands", KEYS)
     });
     PingEntry::read(&section, own.as_ref())
-}
-
-fn metrics(document: &Document<'_>, top: &Section<'_>) -> MetricsEntry {
-    let Some(table) = top.table("metrics") else { return MetricsEntry::default() };
-    let section = Section::open(document, "metrics".to_owned(), table.value, "metrics", KEYS);
-    MetricsEntry::read(&section)
 }
 
 fn history(document: &Document<'_>, top: &Section<'_>) -> HistoryEntry {

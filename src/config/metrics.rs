@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::resolve::Merge;
-use super::section::{At, Section, absolute};
-use super::value;
+use super::section::{At, Document, Section, absolute};
+use super::{file, value};
 use crate::secret::Secret;
 
 /// Where metrics go; to both places, if both are there.
@@ -25,8 +25,11 @@ pub(super) struct MetricsEntry {
 }
 
 impl MetricsEntry {
-    /// Reads the section.
-    pub(super) fn read(section: &Section<'_>) -> MetricsEntry {
+    /// Reads the section, if there is one.
+    pub(super) fn read(document: &Document<'_>, top: &Section<'_>) -> MetricsEntry {
+        let Some(table) = top.table("metrics") else { return MetricsEntry::default() };
+        let title = "metrics".to_owned();
+        let section = Section::open(document, title, table.value, "metrics", file::KEYS);
         let both = (section.line_of("pushgateway"), section.line_of("pushgateway_file"));
         if let (Some(_), Some(line)) = both {
             let complaint = "`pushgateway` is there as well: keep one of them";

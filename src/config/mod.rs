@@ -16,6 +16,7 @@ use crate::secret::Secret;
 use crate::window::Window;
 
 mod audit;
+mod contacts;
 mod databases;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ mod sessions;
 mod show;
 mod url;
 mod value;
+mod windows;
 
 #[cfg(test)]
 mod tests;
@@ -93,6 +95,16 @@ pub(crate) fn state_dir(
 pub(crate) fn history_url(environment: &Environment) -> Option<SecretSource> {
     let stated = environment.get("OPSCTL_HISTORY_URL").filter(|text| url::check(text).is_ok());
     stated.map(|text| SecretSource::Stated(Secret::new(text)))
+}
+
+/// Returns who is called, whatever else is wrong with the file.
+pub(crate) fn contacts(
+    overrides: &Overrides,
+    environment: &Environment,
+    working_directory: &Path,
+) -> Result<Contacts, Error> {
+    let found = find::find(overrides, environment, working_directory, &find::Host::this())?;
+    found.as_ref().map_or_else(|| Ok(Contacts::new()), contacts::only)
 }
 
 /// Returns whom to tell of a run, as far as it is known without the configuration file.
@@ -201,7 +213,12 @@ pub(crate) struct Config {
     pub(crate) history_url: Option<SecretSource>,
     /// Who is told of failures.
     pub(crate) notify: Notify,
+    /// Who is called.
+    pub(crate) contacts: Contacts,
 }
+
+/// Numbers, addresses and names of people, under names of the file's own.
+pub(crate) type Contacts = BTreeMap<String, String>;
 
 /// A secret that is stated, or lies in a file that is read when it is needed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -73,6 +73,7 @@ pub(super) fn load(
         health: merge.health(),
         history_url: merge.history_url(),
         notify: merge.notify(),
+        contacts: merge.contacts(),
     };
     let Merge { sources, problems, .. } = merge;
     Error::unless_empty(problems)?;

@@ -77,6 +77,9 @@ pub(crate) fn show(loaded: &Loaded) -> Vec<Shown> {
     for audit in &loaded.config.audits {
         list.audit(audit);
     }
+    for (name, contact) in &loaded.config.contacts {
+        list.add(format!("contacts.{name}"), contact.clone());
+    }
     list.shown
 }
 

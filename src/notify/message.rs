@@ -1,7 +1,7 @@
 //! What a message says, in each of the forms in which channels take it. `docs/notifications.md` has every field.
 
 use crate::clock::Moment;
-use crate::history::incidents::{Incident, Kind};
+use crate::history::incidents::{Incident, Key, Kind};
 use crate::text::duration;
 
 /// The version of the JSON document.
@@ -57,7 +57,7 @@ impl Message {
             incident: incident.id.clone(),
             run: run.to_owned(),
             host: crate::history::host(),
-            runbook: runbook(&key.command, key.kind),
+            runbook: runbook(key),
         }
     }
 
@@ -144,14 +144,18 @@ impl Message {
     }
 }
 
-/// Returns the page that says what to do.
-fn runbook(command: &str, kind: Kind) -> String {
-    let page = match (command.split(' ').next().unwrap_or_default(), kind) {
+/// Returns the page that says what to do; of a check the part of it.
+fn runbook(key: &Key) -> String {
+    let page = match (key.command.split(' ').next().unwrap_or_default(), key.kind) {
         (_, Kind::Late) => "status",
         ("backup", Kind::Failed) => "backup-failed",
         (command, Kind::Failed) => command,
     };
-    format!("runbooks/{page}.md")
+    let kind_of_check = key.subject.split('/').next().filter(|_| page == "health-check");
+    match kind_of_check.filter(|kind| !kind.is_empty()) {
+        Some(kind) => format!("runbooks/{page}.md#{kind}"),
+        None => format!("runbooks/{page}.md"),
+    }
 }
 
 fn one_line(text: &str) -> String {
@@ -197,6 +201,21 @@ mod tests {
         assert_eq!(title(Event::Recovered, ""), "[opsctl P2] backup of ip2a is well again on db1");
         let odd = Message { database: "a\r\nBcc: x".to_owned(), ..message(Event::Failed, "") };
         assert!(!odd.title().contains(['\r', '\n']));
+    }
+
+    #[test]
+    fn each_is_led_to_its_page() {
+        let page = |command: &str, subject: &str, kind| {
+            let (command, subject) = (command.to_owned(), subject.to_owned());
+            runbook(&Key { command, database: String::new(), subject, kind })
+        };
+        assert_eq!(page("backup", "", Kind::Failed), "runbooks/backup-failed.md");
+        assert_eq!(page("backup", "", Kind::Late), "runbooks/status.md");
+        let disk = page("health-check", "disk/var", Kind::Failed);
+        assert_eq!(disk, "runbooks/health-check.md#disk");
+        assert_eq!(page("health-check", "", Kind::Failed), "runbooks/health-check.md");
+        let test = page("verify-backup --restore-test", "", Kind::Failed);
+        assert_eq!(test, "runbooks/verify-backup.md");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the documents tell people to type is typed here, and what they tell them to write is read.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::support::{Cluster, Sandbox, stock};
@@ -28,9 +30,11 @@ fn blocks(text: &str, language: &str) -> Vec<String> {
 
 /// Returns the arguments of each `opsctl …` line, without comments and where its output goes.
 fn command_lines(text: &str) -> Vec<Vec<String>> {
+    // A line goes on behind a backslash.
+    let text = text.replace("\\\n", " ");
     let lines = text.lines().filter_map(|line| {
         let line = line.split(" #").next()?.split(" | ").next()?.split(" > ").next()?;
-        Some(words(line.trim().strip_prefix("opsctl ")?))
+        Some(words(line.trim().trim_start_matches("$ ").strip_prefix("opsctl ")?))
     });
     lines.collect()
 }
@@ -50,19 +54,53 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-/// Has opsctl understand the arguments, and do nothing.
+/// Returns the documents that people read, by their path.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = vec!["README.md".to_owned(), "CHANGELOG.md".to_owned()];
+    for folder in ["runbooks", "docs", "docs/decisions"] {
+        let names = std::fs::read_dir(root.join(folder)).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        found.extend(names.filter(|n| n.ends_with(".md")).map(|n| format!("{folder}/{n}")));
+    }
+    found
+}
+
+const MISSING: &str = "failed to read `/nowhere/opsctl.toml`";
+
+/// Returns a sandbox in which a command line is understood, and then nothing is done: its configuration is not there.
+fn nowhere() -> Sandbox {
+    let mut sandbox = Sandbox::new("");
+    sandbox.set("OPSCTL_CONFIG", "/nowhere/opsctl.toml");
+    sandbox
+}
+
+/// Has opsctl understand the arguments, all together and not only each, and do nothing.
 fn is_understood(sandbox: &Sandbox, from: &str, arguments: &[String]) {
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["--help"]).collect();
-    let run = sandbox.run(&arguments);
-    assert_eq!(run.status, 0, "{from} has `opsctl {}`: {}", arguments.join(" "), run.stderr);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // It needs no configuration, and would do it.
+    let demo: &[&str] = if arguments.first() == Some(&"demo") { &["--help"] } else { &[] };
+    let run = sandbox.run(&[&arguments[..], demo].concat());
+    let line = arguments.join(" ");
+    let is_known = match run.status {
+        // What is asked of opsctl itself.
+        0 | 3 if run.stderr.is_empty() || line.starts_with("runbook ") => true,
+        // What there is to do first is to read the configuration.
+        3 | 10 => [&run.stderr, &run.stdout].iter().any(|said| said.contains(MISSING)),
+        _ => false,
+    };
+    assert!(is_known, "{from} has `opsctl {line}`: {run:#?}");
 }
 
 #[test]
 fn every_line_of_the_crontab_is_understood() {
-    let sandbox = Sandbox::new("");
+    let sandbox = nowhere();
     let crontab = read("crontab.example");
     let mut found = 0;
-    for line in crontab.lines().filter(|line| line.contains("opsctl ") && !line.starts_with('#')) {
+    // Also those that are there to be thought about.
+    let lines = crontab.lines().map(|line| line.trim_start_matches("# "));
+    let begins = |line: &&str| line.starts_with(|c: char| c.is_ascii_digit() || c == '*');
+    for line in lines.filter(begins) {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let (times, command) = fields.split_at(5);
         let is_time =
@@ -85,19 +123,225 @@ fn every_line_of_the_crontab_is_understood() {
 
 #[test]
 fn every_command_of_the_documents_is_understood() {
-    let sandbox = Sandbox::new("");
+    let sandbox = nowhere();
     let mut found = 0;
-    let runbooks =
-        ["README", "backup", "backup-failed", "exit-codes", "restore", "schedule", "verify-backup"];
-    let files =
-        runbooks.iter().map(|name| format!("runbooks/{name}.md")).chain(["README.md".to_owned()]);
+    for file in documents() {
+        let text = read(&file);
+        for language in ["sh", "bash", "console"] {
+            for arguments in command_lines(&blocks(&text, language).concat()) {
+                is_understood(&sandbox, &file, &arguments);
+                found += 1;
+            }
+        }
+    }
+    assert!(found >= 150, "only {found} commands were found");
+}
+
+#[test]
+fn every_command_within_a_sentence_is_understood() {
+    let sandbox = nowhere();
+    let mut found = 0;
+    // What is history may name what is not there any more.
+    let files = documents().into_iter().filter(|f| f != "CHANGELOG.md" && !f.contains("decisions"));
     for file in files {
-        for arguments in command_lines(&blocks(&read(&file), "sh").concat()) {
-            is_understood(&sandbox, &file, &arguments);
+        let text = read(&file);
+        let mut prose = String::new();
+        let mut fenced = false;
+        for line in text.lines() {
+            fenced ^= line.trim_start().starts_with("```");
+            // Sentences go on in the next line, cells of tables do not.
+            prose += if fenced { "" } else { line };
+            prose.push(if line.starts_with('|') || line.is_empty() { '\n' } else { ' ' });
+        }
+        for paragraph in prose.lines() {
+            for span in paragraph.split('`').skip(1).step_by(2) {
+                // What is left out cannot be understood.
+                if span.contains('…') {
+                    continue;
+                }
+                for mut arguments in command_lines(&span.replace("\\|", "|")) {
+                    // Something that people put in: a folder, a time, one of several words.
+                    for word in &mut arguments {
+                        *word = match word.as_str() {
+                            "FILE" | "DIR" | "ID" | "PAGE" | "KIND" | "RULE" => word.to_lowercase(),
+                            "NAME" => "connect".to_owned(),
+                            "KEY" => "17".to_owned(),
+                            "SEGMENT" => "2024/2024-03-01_2024-03-31".to_owned(),
+                            _ => word.split('|').next().unwrap().to_owned(),
+                        };
+                    }
+                    names_a_command(&sandbox, &file, &arguments);
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found >= 100, "only {found} commands were found");
+}
+
+/// Has opsctl understand each of the arguments: a sentence need not have all that is needed.
+fn names_a_command(sandbox: &Sandbox, from: &str, arguments: &[String]) {
+    let help: &[&str] = if arguments == ["help"] { &[] } else { &["--help"] };
+    let arguments = arguments.iter().map(String::as_str).chain(help.iter().copied());
+    let arguments: Vec<&str> = arguments.collect();
+    let run = sandbox.run(&arguments);
+    assert_eq!(run.status, 0, "{from} has `opsctl {}`: {}", arguments.join(" "), run.stderr);
+}
+
+#[test]
+fn every_configuration_of_the_documents_is_valid() {
+    let mut sandbox = Sandbox::new("postgresql:///members");
+    sandbox.unset("OPSCTL_REPOSITORY");
+    let mut found = 0;
+    for file in documents() {
+        for block in blocks(&read(&file), "toml") {
+            let path = sandbox.write("block.toml", &block);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
+            let check = ["config", "check", "--config", path.to_str().unwrap()];
+            let run = sandbox.run(&check);
+            assert_eq!(run.status, 0, "{file} has\n{block}\n{run:#?}");
             found += 1;
         }
     }
-    assert!(found >= 15, "only {found} commands were found");
+    assert!(found >= 6, "only {found} were found");
+}
+
+/// Returns what links to the headings of a document end with.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let (mut found, mut fenced) = (BTreeSet::new(), false);
+    for line in text.lines() {
+        fenced ^= line.trim_start().starts_with("```");
+        let heading = line.trim_start_matches('#');
+        if fenced || heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let keep = |c: char| match c {
+            ' ' => Some('-'),
+            '-' | '_' => Some(c),
+            _ => c.is_alphanumeric().then_some(c),
+        };
+        let anchor: String = heading.trim().to_lowercase().chars().filter_map(keep).collect();
+        // The second of the same name has a number.
+        let numbered = (1..).map(|n| format!("{anchor}-{n}"));
+        let anchor = std::iter::once(anchor.clone()).chain(numbered).find(|a| !found.contains(a));
+        found.insert(anchor.unwrap());
+    }
+    found
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for file in documents() {
+        let text = read(&file);
+        let folder = root.join(&file).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") || link.contains(' ') {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').map_or((link, None), |(p, a)| (p, Some(a)));
+            let target = if path.is_empty() { root.join(&file) } else { folder.join(path) };
+            let is_there = match anchor {
+                None => target.exists(),
+                Some(anchor) => std::fs::read_to_string(&target)
+                    .is_ok_and(|text| anchors(&text).contains(anchor)),
+            };
+            if !is_there {
+                wrong.push(format!("{file}: {link}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn whatever_names_a_page_names_one_that_is_there() {
+    let sandbox = nowhere();
+    let (mut folders, mut found) = (vec!["src".to_owned(), "contrib".to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(&folder)).unwrap()
+        {
+            let entry = entry.unwrap();
+            let path = format!("{folder}/{}", entry.file_name().to_str().unwrap());
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let Ok(text) = std::fs::read_to_string(entry.path()) else { continue };
+            for before in ["opsctl runbook show ", "runbooks/"] {
+                for rest in text.split(before).skip(1) {
+                    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.#".contains(c);
+                    let end = rest.find(|c| !is_name(c)).unwrap_or(rest.len());
+                    let page = rest[..end].trim_end_matches('.');
+                    // What is put together while it runs has tests of its own.
+                    if page.is_empty() || rest[end..].starts_with(['{', '<']) || page == "PAGE" {
+                        continue;
+                    }
+                    let run = sandbox.run(&["runbook", "show", page]);
+                    assert_eq!(run.status, 0, "{path}: {before}{page}: {}", run.stderr);
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found >= 10, "only {found} were found");
+}
+
+#[test]
+fn every_page_is_read_by_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut tests = String::new();
+    for entry in std::fs::read_dir(root.join("tests/integration")).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_name().to_str().unwrap().starts_with("runbook_") {
+            tests += &std::fs::read_to_string(entry.path()).unwrap();
+        }
+    }
+    let (mut read_by_none, mut found) = (Vec::new(), 0);
+    for file in documents() {
+        let Some(page) = file.strip_prefix("runbooks/").and_then(|f| f.strip_suffix(".md")) else {
+            continue;
+        };
+        if blocks(&read(&file), "sh").is_empty() {
+            continue;
+        }
+        found += 1;
+        let by = ["Reader::of(", ".reads("].map(|opens| format!("{opens}\"{page}\""));
+        if !by.iter().any(|by| tests.contains(by)) {
+            read_by_none.push(file);
+        }
+    }
+    assert!(found > 20, "only {found} pages have lines");
+    assert!(read_by_none.is_empty(), "nobody types the lines of {read_by_none:?}");
+}
+
+#[test]
+fn the_table_of_what_runs_when_is_the_schedule() {
+    let sandbox = Sandbox::new("postgresql:///members");
+    sandbox.write(
+        "opsctl.toml",
+        "[maintain]\n[[audit]]\ntable = \"t\"\ntime_column = \"at\"\nlocation = \"a\"\nsigning_key = \"k\"\n\
+         [[sessions.rule]]\npreset = \"laravel\"\ngrace = \"2h\"\n",
+    );
+    let crontab = sandbox.run(&["schedule", "print", "--format", "crontab"]).expect(0).stdout;
+    let scheduled =
+        crontab.lines().filter(|l| l.starts_with(|c: char| c.is_ascii_digit() || c == '*'));
+    let scheduled: BTreeSet<(String, String)> = scheduled
+        .map(|line| {
+            let (times, command) = line.split_once("opsctl ").unwrap();
+            let times = times.split_whitespace().collect::<Vec<_>>().join(" ");
+            let typed = command.split(" --quiet").next().unwrap();
+            (times, typed.to_owned())
+        })
+        .collect();
+    let page = read("runbooks/README.md");
+    let rows = page.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.split('`').collect();
+        let is_row = line.starts_with("| `") && cells.len() >= 5 && cells[1].contains('*');
+        is_row.then(|| (cells[1].to_owned(), cells[3].to_owned()))
+    });
+    assert_eq!(rows.collect::<BTreeSet<_>>(), scheduled);
 }
 
 #[test]

@@ -115,14 +115,17 @@ pub(crate) fn find(name: &str) -> Option<&'static Kind> {
     all().find(|kind| kind.name == name)
 }
 
-/// Returns what the runbook says of a kind, without its links.
+/// Returns what the runbook says of a kind. A link becomes its text, and one to another page what shows that.
 pub(crate) fn explain(kind: &Kind) -> Option<String> {
-    let mut parts = section(RUNBOOK, kind.name)?.split("](#");
+    let mut parts = section(RUNBOOK, kind.name)?.split("](");
     let first = parts.next()?.to_owned();
     let text = parts.fold(first, |text, part| {
-        let rest = part.split_once(')').map_or(part, |(_, rest)| rest);
+        let (target, rest) = part.split_once(')').unwrap_or((part, ""));
         let (before, name) = text.rsplit_once('[').unwrap_or(("", &text));
-        format!("{before}{name}{rest}")
+        match target.split_once(".md") {
+            Some((page, part)) => format!("{before}`opsctl runbook show {page}{part}`{rest}"),
+            None => format!("{before}{name}{rest}"),
+        }
     });
     Some(text)
 }
@@ -153,6 +156,12 @@ mod tests {
         let headings = RUNBOOK.lines().filter_map(|line| line.strip_prefix("### "));
         let strange: Vec<_> = headings.filter(|name| find(name).is_none()).collect();
         assert!(strange.is_empty(), "the runbook explains what is no kind: {strange:?}");
+    }
+
+    #[test]
+    fn a_link_to_another_page_says_how_it_is_shown() {
+        let kind = find("connect").unwrap();
+        assert!(explain(kind).unwrap().contains("`opsctl runbook show database-down`"));
     }
 
     #[test]

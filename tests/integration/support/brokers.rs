@@ -35,6 +35,14 @@ impl Redis {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
+    /// Returns how a shell calls the stock client for it.
+    pub(crate) fn client(&self) -> String {
+        let root = programs();
+        let (client, libraries) = (root.join("usr/bin/redis-cli"), libraries(&root));
+        let (client, libraries) = (client.display(), libraries.display());
+        format!("LD_LIBRARY_PATH={libraries} {client} -h 127.0.0.1 -p {}", self.port)
+    }
+
     /// Sends it a command by the stock client, and returns what comes back.
     #[track_caller]
     pub(crate) fn cli(&self, args: &[&str]) -> String {

@@ -9,6 +9,7 @@ pub(crate) mod mail;
 pub(crate) mod patient;
 #[allow(dead_code, reason = "the unit tests of the storage, which have it too, use the rest")]
 pub(crate) mod proxy;
+pub(crate) mod reader;
 #[allow(dead_code, reason = "the unit tests of `http`, which have it too, use the rest")]
 pub(crate) mod receiver;
 pub(crate) mod running;
