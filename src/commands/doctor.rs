@@ -9,6 +9,7 @@ use crate::cli::DoctorArgs;
 use crate::commands::{Context, Report, Silence, open};
 use crate::config::{self, Config, Loaded, Location, Overrides, Recipient, SecretSource};
 use crate::db::ServerVersion;
+use crate::doctor::database::Wanted;
 use crate::doctor::examine::{Asked, Question, examine};
 use crate::doctor::files::{Role, look, look_above};
 use crate::doctor::probe::{self, Probe};
@@ -18,6 +19,7 @@ use crate::exit::Exit;
 use crate::failure;
 use crate::health::kind;
 use crate::history::{self, Place, Store};
+use crate::setup::grants;
 use crate::storage::{Key, Shared, local};
 use crate::text::counted;
 
@@ -33,6 +35,7 @@ pub(super) fn run(context: &Context, args: &DoctorArgs) -> anyhow::Result<Report
     if let Ok(Loaded { config, .. }) = &loaded {
         questions.extend(config.databases.iter().map(|one| of_database(context, config, one)));
         questions.extend(config.repositories.iter().map(|one| of_repository(context, config, one)));
+        questions.extend(config.audits.iter().map(|one| of_archive(context, one)));
         questions.push(space(config));
         questions.push(cron(context, config));
         questions.push(notices(config));
@@ -115,7 +118,11 @@ fn secrets(config: &Config) -> Vec<PathBuf> {
         SecretSource::Stated(_) => None,
     });
     let keys = config.repositories.iter().filter_map(|repository| repository.identity_file.clone());
-    stated.chain(keys).collect()
+    let of_audits = config.audits.iter().flat_map(|audit| {
+        let identity = audit.identity_file.clone();
+        std::iter::once(audit.signing_key.clone()).chain(identity)
+    });
+    stated.chain(keys).chain(of_audits).collect()
 }
 
 /// Can it be reached, what may the role do, and are there programs for it?
@@ -125,14 +132,24 @@ fn of_database(context: &Context, config: &Config, database: &config::Database) 
     let (environment, bin_dir) = (context.environment.clone(), database.bin_dir.clone());
     let tests = |scheduled: &config::Scheduled| scheduled.command.contains("--restore-test");
     let tests_restores = config.schedule.commands.iter().any(tests);
+    let maintains = config.schedule.commands.iter().any(|s| s.command.starts_with("db-maintain"));
+    let grants = grants::on_tables(&config.sessions, &config.audits);
+    let wanted: Vec<Wanted> = grants
+        .iter()
+        .filter(|grant| grant.is_in(&name))
+        .map(|grant| Wanted { table: grant.name(), rights: grant.rights })
+        .collect();
     let skew = kind::find("clock-skew").and_then(|kind| config.health.of_kind(kind).warning);
     Question::new(Area::Database, &name, move |asked| {
         let rights = opened.and_then(|(target, _)| {
             let mut connection = target.connect("opsctl doctor", asked.stop)?;
-            database::rights(&mut connection)
+            let rights = database::rights(&mut connection)?;
+            let tables = database::tables(&mut connection, &rights.role, &wanted, maintains)?;
+            Ok((rights, tables))
         });
         match rights {
-            Ok(rights) => {
+            Ok((rights, tables)) => {
+                tables.into_iter().for_each(asked.say);
                 database::judge(&rights, skew.unwrap_or(MOST_SKEW)).into_iter().for_each(asked.say);
                 let (version, bin_dir) = (ServerVersion(rights.version), bin_dir.as_deref());
                 let programs =
@@ -162,18 +179,33 @@ fn of_repository(context: &Context, config: &Config, repository: &config::Reposi
     let alone = config.repositories.len() == 1;
     let subject = if alone { String::new() } else { repository.name.clone() };
     Question::new(Area::Repository, &subject, move |asked| {
-        let lock_days = match &repository.location {
-            Location::S3(settings) => settings.object_lock.map(|lock| lock.days),
-            Location::Directory(_) => None,
-        };
         let open = |stop: &_| Ok(open::repository_until(stop, &repository)?.storage);
-        let made = match &repository.location {
-            Location::Directory(path) => Made::below(path),
-            Location::S3(_) => Made::default(),
-        };
-        try_storage(Area::Repository, &run, now, lock_days, &open, asked);
-        drop(made);
+        try_location(&repository.location, &run, now, &open, asked);
     })
+}
+
+/// The same of where audit rows are archived.
+fn of_archive(context: &Context, audit: &config::AuditTable) -> Question {
+    let (run, now, location) = (context.run.clone(), context.now, audit.location.clone());
+    Question::new(Area::Repository, &format!("audit {}", audit.table), move |asked| {
+        let open = |stop: &_| open::storage_until(stop, &location);
+        try_location(&location, &run, now, &open, asked);
+    })
+}
+
+fn try_location(
+    location: &Location,
+    run: &crate::id::RunId,
+    now: crate::clock::Moment,
+    open: &dyn Fn(&crate::stop::Stop) -> anyhow::Result<Shared>,
+    asked: &Asked<'_>,
+) {
+    let (lock_days, made) = match location {
+        Location::S3(settings) => (settings.object_lock.map(|lock| lock.days), Made::default()),
+        Location::Directory(path) => (None, Made::below(path)),
+    };
+    try_storage(Area::Repository, run, now, lock_days, open, asked);
+    drop(made);
 }
 
 fn try_storage(

@@ -146,6 +146,70 @@ pub(crate) fn judge(rights: &Rights, most_skew: f64) -> Vec<Seen> {
     seen
 }
 
+/// What a command needs on a table of the configuration.
+pub(crate) struct Wanted {
+    /// As SQL wants it.
+    pub(crate) table: String,
+    /// With commas between them.
+    pub(crate) rights: &'static str,
+}
+
+/// Asks what the role may do with the tables that the configuration names, and whether it may maintain the others, if it is to.
+pub(crate) fn tables(
+    connection: &mut Connection,
+    role: &str,
+    wanted: &[Wanted],
+    maintains: bool,
+) -> Result<Vec<Seen>, Error> {
+    let failed = |e| Error::query("ask what the role may do with tables", e);
+    let advice = "`opsctl setup sql` prints what it needs, for a superuser to read and to run.";
+    let (mut seen, mut well) = (Vec::new(), 0);
+    // A table without a schema is found as the commands find it.
+    connection.batch_execute("RESET search_path").map_err(failed)?;
+    for Wanted { table, rights } in wanted {
+        let sql = "SELECT t IS NOT NULL, (SELECT string_agg(p, ', ') FROM unnest($2::text[]) p WHERE NOT has_table_privilege(t, p)) \
+                   FROM (SELECT to_regclass($1)::oid AS t) t";
+        let rights: Vec<&str> = rights.split(", ").collect();
+        let row = connection.query_one(sql, &[table, &rights]).map_err(failed)?;
+        match (row.get(0), row.get::<_, Option<String>>(1)) {
+            (false, _) => {
+                let what = format!("role `{role}` sees no table {table}");
+                let why = "What is said of it in the configuration has no effect.";
+                let advice = "Nothing, if this version of the application has none. Else: GRANT USAGE on its schema, or mend the name.";
+                seen.push(Seen::note(Area::Database, what, why, advice));
+            }
+            (true, Some(lacking)) => {
+                let what = format!("role `{role}` lacks {lacking} on {table}");
+                let why = "The command that the configuration has for it fails.";
+                seen.push(Seen::bad(Area::Database, what, why, advice));
+            }
+            (true, None) => well += 1,
+        }
+    }
+    if well > 0 {
+        let what = format!("role `{role}` may do what is to be done with {well} tables");
+        seen.push(Seen::good(Area::Database, what));
+    }
+    if maintains {
+        let may = if connection.server_version()?.major() >= 17 {
+            "has_table_privilege(c.oid, 'MAINTAIN')"
+        } else {
+            "pg_has_role(relowner, 'USAGE')"
+        };
+        let sql = format!(
+            "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind IN ('r', 'm') \
+             AND nspname !~ '^pg_' AND nspname <> 'information_schema' AND NOT {may}"
+        );
+        let cannot: i64 = connection.query_one(&sql, &[]).map_err(failed)?.get(0);
+        if cannot > 0 {
+            let what = format!("role `{role}` may not maintain {cannot} tables");
+            let why = "db-maintain leaves them out.";
+            seen.push(Seen::note(Area::Database, what, why, advice));
+        }
+    }
+    Ok(seen)
+}
+
 /// Looks for the programs of a major version; the server's are needed here only if restore tests are.
 pub(crate) fn programs(
     version: ServerVersion,

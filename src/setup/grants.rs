@@ -35,11 +35,31 @@ pub(crate) struct Request<'r> {
 }
 
 /// Rights on a table.
-struct Grant {
+pub(crate) struct Grant {
     /// Only in this database.
     database: Option<String>,
     table: TableName,
-    rights: &'static str,
+    /// With commas between them.
+    pub(crate) rights: &'static str,
+}
+
+impl Grant {
+    /// Is the table in this database?
+    pub(crate) fn is_in(&self, database: &str) -> bool {
+        self.database.as_deref().is_none_or(|only| only == database)
+    }
+
+    /// Returns the table as SQL wants it.
+    pub(crate) fn name(&self) -> String {
+        let schema = self.table.schema.as_deref();
+        let schema = schema.map(|schema| format!("{}.", identifier(schema))).unwrap_or_default();
+        format!("{schema}{}", identifier(&self.table.name))
+    }
+}
+
+/// Returns what commands need on the tables that the configuration names.
+pub(crate) fn on_tables(of_sessions: &Sessions, of_audits: &[AuditTable]) -> Vec<Grant> {
+    sessions(of_sessions).into_iter().chain(of_audits.iter().map(audit)).collect()
 }
 
 impl Purpose {
@@ -180,13 +200,9 @@ fn tables(grants: &[Grant], login: &str, group: &str) -> String {
     let (role, login) = (literal(group), literal(login));
     let rows: Vec<String> = grants
         .iter()
-        .map(|Grant { database, table, rights }| {
-            let database = database.as_deref().map_or_else(|| "NULL".to_owned(), literal);
-            let table = match &table.schema {
-                Some(schema) => format!("{}.{}", identifier(schema), identifier(&table.name)),
-                None => identifier(&table.name),
-            };
-            format!("        ({database}, {}, '{rights}')", literal(&table))
+        .map(|grant| {
+            let database = grant.database.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+            format!("        ({database}, {}, '{}')", literal(&grant.name()), grant.rights)
         })
         .collect();
     block(
@@ -297,19 +313,17 @@ fn of_child(action: ChildAction) -> &'static str {
     }
 }
 
+fn audit(audit: &AuditTable) -> Grant {
+    let rights = if audit.delete { REMOVE } else { READ };
+    Grant { database: audit.database.clone(), table: audit.table.clone(), rights }
+}
+
 fn audits(audits: &[AuditTable], login: &str, group: &str) -> String {
-    let grant = |audit: &AuditTable| Grant {
-        database: audit.database.clone(),
-        table: audit.table.clone(),
-        rights: if audit.delete { REMOVE } else { READ },
-    };
-    let mut text = tables(&audits.iter().map(grant).collect::<Vec<_>>(), login, group);
-    for audit in audits.iter().filter(|audit| audit.delete && audit.drop_partitions) {
-        let schema = audit.table.schema.as_deref().map(|s| format!("{}.", identifier(s)));
-        let name = format!("{}{}", schema.unwrap_or_default(), identifier(&audit.table.name));
+    let mut text = tables(&audits.iter().map(audit).collect::<Vec<_>>(), login, group);
+    for table in audits.iter().filter(|audit| audit.delete && audit.drop_partitions) {
         let owner = format!(
             "SELECT relowner::regrole AS name FROM pg_class WHERE oid = to_regclass({})",
-            literal(&name)
+            literal(&audit(table).name())
         );
         text.push_str("-- Only its owner may detach partitions of a table, and drop them.\n");
         text.push_str(&owners(&owner, group));
