@@ -25,6 +25,7 @@ mod cleanup_sessions_frameworks;
 mod cleanup_sessions_incident;
 mod cli;
 mod config;
+mod contributing;
 mod db_maintain;
 mod db_maintain_findings;
 mod db_maintain_limits;
