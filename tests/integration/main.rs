@@ -65,6 +65,7 @@ mod retention;
 mod runbook;
 mod s3_faults;
 mod schedule;
+mod screenshots;
 mod secrets;
 mod several_repositories;
 mod shrink;
