@@ -20,7 +20,7 @@ FUZZ_SECONDS ?= 30
 # Unit tests that start servers; tests/tidy.rs knows when one is missing here.
 WITH_SERVERS := archive::deletion::tests archive::tests backup::tests storage::s3 db::advisory_lock db::connection db::programs db::throwaway history::server history::suite
 
-.PHONY: help demo test test-package check lint bench bench-sessions bench-maintain bench-audit build install uninstall deb deps unpacked deny fuzz
+.PHONY: help demo test test-package check lint bench bench-sessions bench-maintain bench-audit build install uninstall deb screenshots deps unpacked deny fuzz
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -91,9 +91,14 @@ uninstall: ## Remove what `make install` installed: no configuration, no state, 
 deb: build ## Make the Debian package, in target/debian
 	@scripts/build-deb.sh $(TARGET_DIR)/release/opsctl
 
-deps: ## Install what FOR=demo|test|bench needs (FOR=test), and nothing else
+screenshots: ## Make the pictures of docs/images anew (chromium)
+	@scripts/install-deps.sh screenshots
+	@$(MAKE) build
+	@scripts/screenshots.sh $(TARGET_DIR)/release/opsctl
+
+deps: ## Install what FOR=demo|test|bench|screenshots needs (FOR=test), and nothing else
 	@scripts/install-deps.sh $(or $(FOR),test)
-	@[ "$(or $(FOR),test)" = demo ] || $(MAKE) unpacked
+	@[[ "$(or $(FOR),test)" =~ ^(demo|screenshots)$$ ]] || $(MAKE) unpacked
 
 # What the tests need beside the system's packages; nothing of it is installed into the system.
 unpacked:

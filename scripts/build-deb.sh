@@ -28,7 +28,9 @@ fi
 # Cargo.toml names these two places.
 rm -rf target/package
 DESTDIR=target/package PREFIX=/usr ZSH_DIR=/usr/share/zsh/vendor-completions scripts/install.sh "$program"
-install -D -m 640 target/package/usr/share/doc/opsctl/opsctl.toml.example target/package/etc/opsctl/opsctl.toml
+# One line is in force: whoever runs opsctl by hand sees the state that the units write.
+sed 's/^#state_dir = /state_dir = /' target/package/usr/share/doc/opsctl/opsctl.toml.example |
+    install -D -m 640 /dev/stdin target/package/etc/opsctl/opsctl.toml
 install -D -m 644 packaging/opsctl.logrotate target/package/etc/logrotate.d/opsctl
 
 out=${OUT:-target/debian}

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Installs the programs that opsctl's demo, tests or benchmarks need, on Debian and Ubuntu.
+# Installs the programs that opsctl's demo, tests, benchmarks or pictures need, on Debian and Ubuntu.
 #
-#   install-deps.sh demo|test|bench
+#   install-deps.sh demo|test|bench|screenshots
 #
 # Asks nothing, and does nothing when everything is there. Installing PostgreSQL neither creates nor starts a cluster.
 set -euo pipefail
@@ -54,11 +54,16 @@ bench='time                   /usr/bin/time
       pigz                    pigz
       check-postgres          check_postgres'
 
+screenshots='chromium           chromium
+             fonts-dejavu-core  /usr/share/fonts/truetype/dejavu/DejaVuSansMono.ttf
+             python3            python3'
+
 case ${1:-} in
     demo) wanted=$demo ;;
     test) wanted=$demo$'\n'$test ;;
     bench) wanted=$demo$'\n'$test$'\n'$bench ;;
-    *) die "usage: install-deps.sh demo|test|bench" ;;
+    screenshots) wanted=$demo$'\n'$screenshots ;;
+    *) die "usage: install-deps.sh demo|test|bench|screenshots" ;;
 esac
 # Debian keeps daemons there, which is not in everyone's PATH.
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
