@@ -79,9 +79,10 @@ fn nowhere() -> Sandbox {
 /// Has opsctl understand the arguments, all together and not only each, and do nothing.
 fn is_understood(sandbox: &Sandbox, from: &str, arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // It needs no configuration, and would do it.
-    let demo: &[&str] = if arguments.first() == Some(&"demo") { &["--help"] } else { &[] };
-    let run = sandbox.run(&[&arguments[..], demo].concat());
+    // They need no configuration, and would do it.
+    let does = arguments.first().is_some_and(|command| ["demo", "init"].contains(command));
+    let help: &[&str] = if does { &["--help"] } else { &[] };
+    let run = sandbox.run(&[&arguments[..], help].concat());
     let line = arguments.join(" ");
     let is_known = match run.status {
         // What is asked of opsctl itself.
