@@ -148,3 +148,24 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     }
     crate::secret::redact(&line.replace('\n', " "))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hint_names_the_page_about_its_cause() {
+        let full = storage::Error::Full {
+            action: "write `x`".to_owned(),
+            place: "directory `/y`".to_owned(),
+            source: None,
+        };
+        let error = anyhow::Error::new(full).context("it failed");
+        assert_eq!(exit(&error), Exit::Storage);
+        assert!(hint(&error).unwrap().contains("`opsctl runbook show disk-full`"));
+        let refused = anyhow::Error::new(Failure::new(Exit::Database, "no"));
+        assert!(hint(&refused).unwrap().contains("`opsctl runbook show database-down`"));
+        let own = anyhow::Error::new(Failure::new(Exit::Database, "no").hint("Do this."));
+        assert_eq!(hint(&own).unwrap(), "Do this.");
+    }
+}

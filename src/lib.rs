@@ -41,6 +41,7 @@
 //! | incident | one thing that is not well, from when it is first seen until it is seen to be well | alert |
 //! | channel | a way to tell somebody: a webhook, a chat, mail | |
 //! | silence | a time in which nobody is told of anything | mute, maintenance |
+//! | contact | who is called, under a name of the configuration's own; the runbooks have places for it | channel: that is told by itself |
 //! | check | one named question to the system; its kind is the part of the name before the slash | probe, test |
 //! | outcome | ok, warning, unknown or critical, in this order of badness | state, severity |
 //! | reading | what a check found: outcome, message, numbers | result |
@@ -116,7 +117,7 @@
 //! ping/ metrics/           what a monitor, and Prometheus, are told of each run
 //! setup/                   before the first run: roles and privileges as SQL, a configuration to begin with
 //! schedule/                a crontab, units and manifests as text
-//! runbook                  the pages, inside of the program
+//! runbook                  the pages, inside of the program, and the places in them for who is called
 //! manual                   man pages, out of the definition of the command line
 //! config/                  file, environment and flags, merged and checked once; only values leave it
 //! window                   when a maintenance window is open
@@ -239,6 +240,8 @@
 //! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |
 //! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `for_a_replica_that_is_behind_nothing_is_done`, `a_slot_that_holds_wal_back_and_a_probe_that_fails_stop_it`, `while_the_application_is_slower_nothing_more_is_begun` |
 //! | every help fits one screen and ends with its exit statuses, and every page says the same | `every_help_fits_one_screen_and_ends_with_its_exit_statuses`, `every_command_has_a_man_page_that_is_sound_and_says_its_exit_statuses` |
+//! | a page does not lie: its lines are typed where it is needed, and show what it says | `every_page_is_read_by_a_test`, `every_command_of_the_documents_is_understood` |
+//! | from the bucket, the identity and the program alone everything comes back | `from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command
@@ -248,7 +251,8 @@
 //!    What it is about goes into a module of its own below the commands, decisions apart from the I/O.
 //! 3. An arm in `commands::dispatch`.
 //! 4. `runbooks/<name>.md` (Symptom, Check, Act, Verify, Escalate), and a row in `config/schedule.rs` if it runs by itself;
-//!    `opsctl schedule print` then prints its line, its units and its manifest, and `crontab.example` anew.
+//!    `opsctl schedule print` then prints its line, its units and its manifest, and `crontab.example` anew. Each line of a page
+//!    is typed by a test in `tests/integration/runbook_*.rs`, by a `Reader`, in the situation that the page is about.
 //! 5. `tests/integration/<name>.rs`, which runs the binary against real servers.
 //!
 //! Five names, one word. The compiler asks for the first three, `tests/tidy.rs` for the rest.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::support::{Cluster, Sandbox, stock};
+use crate::support::receiver::Receiver;
+use crate::support::{Cluster, Sandbox, installed, stock};
 
 fn read(file: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
@@ -78,9 +79,10 @@ fn nowhere() -> Sandbox {
 /// Has opsctl understand the arguments, all together and not only each, and do nothing.
 fn is_understood(sandbox: &Sandbox, from: &str, arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    // It needs no configuration, and would do it.
-    let demo: &[&str] = if arguments.first() == Some(&"demo") { &["--help"] } else { &[] };
-    let run = sandbox.run(&[&arguments[..], demo].concat());
+    // They need no configuration, and would do it.
+    let does = arguments.first().is_some_and(|command| ["demo", "init"].contains(command));
+    let help: &[&str] = if does { &["--help"] } else { &[] };
+    let run = sandbox.run(&[&arguments[..], help].concat());
     let line = arguments.join(" ");
     let is_known = match run.status {
         // What is asked of opsctl itself.
@@ -423,6 +425,69 @@ fn the_restore_of_the_readme_works() {
     bash.env("PGHOST", &cluster.dir).env("PGPORT", &cluster.port).env("PGUSER", "postgres");
     stock(bash.env("PATH", path).args(["-euc", &script]));
     assert_eq!(cluster.sql(&restored, "SELECT count(*) FROM members"), "100");
+}
+
+#[test]
+fn the_rest_of_the_readme_works() {
+    let cluster = Cluster::start(&installed(), &[], &[]);
+    let new = Cluster::start(&installed(), &[], &[]);
+    for database in ["members", "members_staging"] {
+        cluster.sql("postgres", &format!("CREATE DATABASE {database} TEMPLATE template0"));
+    }
+    cluster.sql(
+        "members",
+        "CREATE TABLE members AS SELECT n AS id, 'Ida' AS name FROM generate_series(1, 100) n",
+    );
+    cluster.sql("members", "CREATE TABLE dues AS SELECT generate_series(1, 10) AS id");
+    let sandbox = Sandbox::new(&cluster.url("members"));
+    let receiver = Receiver::start();
+    sandbox.write("hook", &receiver.url(""));
+    sandbox.write("opsctl.toml", "[notify.channels.ops]\nwebhook_file = \"hook\"\n");
+    sandbox.write("names.sql", "UPDATE members SET name = 'somebody'");
+    sandbox.back_up(&[]);
+    cluster.sql("members", "DELETE FROM members");
+    let blocks = blocks(&read("README.md"), "sh");
+    let block = |has: &str| blocks.iter().find(|block| block.contains(has)).unwrap();
+    let mut typed = 0;
+    for text in [block("opsctl notify test"), block("opsctl restore")] {
+        let text = text.replace("postgresql://admin@new.example.com/members", &new.url("members"));
+        for arguments in command_lines(&text) {
+            let run = sandbox.run(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            // On this machine nothing starts opsctl.
+            let expected = if arguments[0] == "doctor" { 3 } else { 0 };
+            assert_eq!(run.status, expected, "{arguments:?}: {run:#?}");
+            typed += 1;
+        }
+    }
+    assert!(typed >= 12, "only {typed} lines");
+    assert!(receiver.requests().iter().any(|request| request.body.contains("notify test")));
+    let count = |cluster: &Cluster, database: &str, table: &str| {
+        cluster.sql(database, &format!("SELECT count(*) FROM {table}"))
+    };
+    for database in ["members", "members_copy"] {
+        assert_eq!(count(&cluster, database, "members"), "100", "{database}");
+    }
+    assert_eq!(count(&new, "members", "members"), "100");
+    assert_eq!(count(&cluster, "members_dues", "dues"), "10");
+    assert_eq!(cluster.sql("members_staging", "SELECT DISTINCT name FROM members"), "somebody");
+}
+
+#[test]
+fn every_target_of_make_that_is_named_is_there() {
+    let makefile = read("Makefile");
+    let mut found = 0;
+    for file in documents().into_iter().filter(|file| file != "CHANGELOG.md") {
+        let text = read(&file);
+        let spans = text.split('`').skip(1).step_by(2).filter(|span| span.starts_with("make "));
+        let blocks = self::blocks(&text, "sh").concat();
+        let lines = blocks.lines().filter(|line| line.starts_with("make "));
+        for line in spans.chain(lines) {
+            let target = line.split_whitespace().nth(1).unwrap();
+            assert!(makefile.contains(&format!("\n{target}:")), "{file} has `{line}`");
+            found += 1;
+        }
+    }
+    assert!(found >= 4, "only {found} were found");
 }
 
 #[test]

@@ -135,8 +135,8 @@ fn a_standby_that_is_behind_catches_up_and_one_that_is_gone_is_forgotten_by_the_
             (run.status == 1).then_some(())
         });
     }
-    let (here, there_too) =
-        (Reader::of("replication-lag", &sandbox), Reader::of("replication-lag", &there));
+    let here = Reader::of("replication-lag", &sandbox);
+    let there_too = here.elsewhere(&there);
     let seen = here.does("The primary", &[("opsctl", But::Ends(1))]);
     assert!(seen[1].stdout.contains("streaming"), "{seen:#?}");
     let seen = there_too.does("The standby", &[("opsctl", But::Ends(1))]);

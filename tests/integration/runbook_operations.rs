@@ -101,13 +101,15 @@ fn only_cron_is_missing(seen: &[Run]) {
 #[test]
 fn the_checklists_are_done_where_all_is_well() {
     let site = Site::new();
-    site.reads("daily").does("Check", &[]);
-    let seen = site.reads("daily").does("Verify", &[]);
+    let (daily, weekly) = (site.reads("daily"), site.reads("weekly"));
+    let quarterly = site.reads("quarterly");
+    daily.does("Check", &[]);
+    let seen = daily.does("Verify", &[]);
     assert_eq!(seen[0].stdout, "");
-    let seen = site.reads("weekly").does("Check", &[("opsctl doctor", NO_CRON)]);
+    let seen = weekly.does("Check", &[("opsctl doctor", NO_CRON)]);
     only_cron_is_missing(&seen);
     assert!(site.sandbox.path("report.html").exists());
-    site.reads("weekly").does("Verify", &[]);
+    weekly.does("Verify", &[]);
     let anchor = site.sandbox.path("audit.anchor");
     let monthly =
         site.reads("monthly").with("/mnt/elsewhere/audit.anchor", anchor.to_str().unwrap());
@@ -115,10 +117,10 @@ fn the_checklists_are_done_where_all_is_well() {
     assert!(anchor.exists());
     monthly.does("Verify", &[]);
     let told = site.told();
-    let seen = site.reads("quarterly").does("Check", &[("opsctl doctor", NO_CRON)]);
+    let seen = quarterly.does("Check", &[("opsctl doctor", NO_CRON)]);
     assert!(!seen[0].stdout.contains("is not in the configuration"), "{seen:#?}");
     assert_eq!(site.told(), told + 1);
-    site.reads("quarterly").does("Verify", &[("opsctl doctor", NO_CRON)]);
+    quarterly.does("Verify", &[("opsctl doctor", NO_CRON)]);
 }
 
 #[test]
@@ -145,16 +147,18 @@ fn an_incident_is_handled_by_the_page() {
 #[test]
 fn planned_work_is_done_in_its_window_by_the_page() {
     let site = Site::new();
-    site.reads("maintenance-window").does("Check", &[]);
+    let maintenance = site.reads("maintenance-window");
+    maintenance.does("Check", &[]);
     let told = site.told();
-    let seen = site.reads("maintenance-window").does("Act", &[]);
+    let seen = maintenance.does("Act", &[]);
     assert!(seen.last().unwrap().stdout.contains("The silence is over."), "{seen:#?}");
-    let seen = site.reads("maintenance-window").does("Verify", &[]);
+    let seen = maintenance.does("Verify", &[]);
     assert!(seen[2].stdout.contains(" over "), "{seen:#?}");
     assert_eq!(site.told(), told);
     // The page about silences alone.
+    let silence = site.reads("silence");
     for part in ["Check", "Act", "Verify"] {
-        site.reads("silence").does(part, &[]);
+        silence.does(part, &[]);
     }
     // A window that is closed says when it opens.
     let text = std::fs::read_to_string(site.sandbox.path("opsctl.toml")).unwrap();
@@ -196,9 +200,9 @@ fn a_channel_that_is_broken_is_mended_by_the_page() {
     reader.does("Act", &[]);
     reader.does("Verify", &[]);
     // And the two that look at the installation itself.
+    let doctor = site.reads("doctor");
     for part in ["Check", "Verify"] {
-        let reader = site.reads("doctor");
-        only_cron_is_missing(&reader.does(part, &[("opsctl doctor", NO_CRON)]));
+        only_cron_is_missing(&doctor.does(part, &[("opsctl doctor", NO_CRON)]));
     }
 }
 

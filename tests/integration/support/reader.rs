@@ -2,11 +2,13 @@
 //! is to be seen.
 //!
 //! What is typed is what stands there. Only places are others (a URL, a folder, a process), and each is named by the test, as is each
-//! line that cannot be typed here, with the reason.
+//! line that cannot be typed here, with the reason. A test that leaves a part of its page unread fails.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 
 use super::{Run, Sandbox};
 
@@ -29,6 +31,22 @@ pub(crate) struct Reader<'s> {
     exports: RefCell<Vec<String>>,
     /// A process whose mounts the reader sees.
     inside: Option<u32>,
+    unread: Rc<Unread>,
+}
+
+/// The blocks of a page that nobody has typed yet.
+struct Unread {
+    page: &'static str,
+    blocks: RefCell<BTreeSet<String>>,
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        let blocks = self.blocks.borrow();
+        if !std::thread::panicking() {
+            assert!(blocks.is_empty(), "{}: nobody has typed {blocks:#?}", self.page);
+        }
+    }
 }
 
 impl<'s> Reader<'s> {
@@ -37,7 +55,17 @@ impl<'s> Reader<'s> {
         let path = format!("{}/runbooks/{page}.md", env!("CARGO_MANIFEST_DIR"));
         let text = std::fs::read_to_string(path).unwrap();
         let (places, exports) = (RefCell::default(), RefCell::default());
-        Reader { page, text, sandbox, places, exports, inside: None }
+        let lines = blocks(&text).into_iter().filter(|(language, _)| language == "sh");
+        let lines = RefCell::new(lines.map(|(_, block)| block).collect());
+        let unread = Rc::new(Unread { page, blocks: lines });
+        Reader { page, text, sandbox, places, exports, inside: None, unread }
+    }
+
+    /// Returns somebody who reads the rest of the page elsewhere.
+    pub(crate) fn elsewhere<'o>(&self, sandbox: &'o Sandbox) -> Reader<'o> {
+        let (page, text, unread) = (self.page, self.text.clone(), Rc::clone(&self.unread));
+        let (places, exports) = (RefCell::default(), RefCell::default());
+        Reader { page, text, sandbox, places, exports, inside: None, unread }
     }
 
     /// Sits where another process sits: sees what is mounted there.
@@ -77,6 +105,7 @@ impl<'s> Reader<'s> {
             match language.as_str() {
                 "sh" => {
                     last = typed.len();
+                    self.unread.blocks.borrow_mut().remove(&block);
                     for line in block.replace("\\\n", " ").lines().map(without_comment) {
                         if line.is_empty() || line.starts_with('#') {
                             continue;
