@@ -238,6 +238,7 @@
 //! | of an index that was not built to its end nothing is left | `ended_in_the_middle_it_removes_what_it_began`, `killed_in_the_middle_the_next_run_removes_what_it_began_and_nothing_of_others` |
 //! | maintenance waits for nobody for long, and nobody for it | `what_is_locked_is_left_and_a_waiting_alter_table_hangs_nothing`, `for_a_replica_that_is_behind_nothing_is_done`, `a_slot_that_holds_wal_back_and_a_probe_that_fails_stop_it`, `while_the_application_is_slower_nothing_more_is_begun` |
 //! | every help fits one screen and ends with its exit statuses, and every page says the same | `every_help_fits_one_screen_and_ends_with_its_exit_statuses`, `every_command_has_a_man_page_that_is_sound_and_says_its_exit_statuses` |
+//! | what packages install is what opsctl prints, and all of it is removed again | `the_units_of_packages_are_what_is_printed`, `the_base_for_kubernetes_is_what_is_printed_and_an_overlay_says_the_rest`, `what_is_installed_is_complete_and_all_of_it_is_removed` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command
