@@ -17,7 +17,6 @@ root=$work/root
 server=
 finish() {
     [ -z "$server" ] || "${as_postgres[@]}" "$server/pg_ctl" -D "$work/data" -m immediate stop >/dev/null 2>&1 || true
-    ! mountpoint -q "$root/proc" || umount "$root/proc"
     rm -rf "$work"
 }
 trap finish EXIT
@@ -34,7 +33,6 @@ major=$(apt-cache policy postgresql | sed -n 's/^  Candidate: \([0-9]*\).*/\1/p'
 tree=$(scripts/install-chroot.sh | tail -n 1)
 cp -a --reflink=auto "$tree" "$root"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
-mount -t proc proc "$root/proc"
 image=$(scripts/dockerfile_in_chroot.py Dockerfile "$root" --build-arg "POSTGRESQL=$major" \
     --file "/src/target/release/opsctl=$program" 2>"$work/log") || {
     tail -n 30 "$work/log" >&2

@@ -76,6 +76,20 @@ grep -q /etc/opsctl/opsctl.toml "$work/log" || fail "the example is not what is 
 # Nobody else may.
 inside setpriv --reuid nobody --regid nogroup --clear-groups cat /etc/opsctl/opsctl.toml >/dev/null 2>&1 && fail "everybody may read it"
 
+step="what doctor says of it"
+status=0
+as_opsctl env PGHOST=/nowhere opsctl doctor --json >"$work/log" 2>"$work/stderr" || status=$?
+is "$status" 3 "doctor without a database"
+python3 - "$work/log" <<'END' || fail "see above"
+import json, sys
+
+seen = json.load(open(sys.argv[1]))["seen"]
+wrong = [one for one in seen if one["area"] in ("configuration", "state", "space") and one["grade"] != "good"]
+assert not wrong, wrong
+# It finds the units where the package has put them.
+assert any("opsctl-backup.timer is there and not enabled" in one["what"] for one in seen), seen
+END
+
 step="what the units call"
 grep -q '^ExecStart=/usr/bin/opsctl ' "$root/usr/lib/systemd/system/opsctl-backup.service" || fail "the unit calls another program"
 systemctl --root="$root" --quiet enable opsctl-backup.timer

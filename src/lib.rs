@@ -242,6 +242,9 @@
 //! | every help fits one screen and ends with its exit statuses, and every page says the same | `every_help_fits_one_screen_and_ends_with_its_exit_statuses`, `every_command_has_a_man_page_that_is_sound_and_says_its_exit_statuses` |
 //! | a page does not lie: its lines are typed where it is needed, and show what it says | `every_page_is_read_by_a_test`, `every_command_of_the_documents_is_understood` |
 //! | from the bucket, the identity and the program alone everything comes back | `from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page` |
+//! | what packages install is what opsctl prints, and all of it is removed again | `the_units_of_packages_are_what_is_printed`, `the_base_for_kubernetes_is_what_is_printed_and_an_overlay_says_the_rest`, `what_is_installed_is_complete_and_all_of_it_is_removed` |
+//! | every command works with exactly the privileges that are printed for it | `nothing_is_done_without_grants_and_all_of_it_with_them_in_every_version` |
+//! | in ten minutes from nothing to a backup that is proven and scheduled | `in_ten_minutes_from_nothing_to_a_backup_that_is_proven_and_scheduled` |
 //! | exit statuses are the same in code and documents | `exit_statuses_are_the_same_everywhere` |
 //!
 //! # How to add a command

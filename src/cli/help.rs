@@ -23,6 +23,8 @@ pub(super) fn on_one_screen(command: Command) -> Command {
         argument.clone().hide_short_help(true).long_help(text)
     };
     let everywhere: Vec<Arg> = everywhere.map(unseen).collect();
+    // Here they are among the others.
+    let command = command.mut_args(|argument| argument.help_heading(None::<&str>));
     let command = with_whole_description(below(command, &everywhere));
     command.help_template("{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}")
 }
@@ -42,11 +44,17 @@ fn with_whole_description(command: Command) -> Command {
     if let Some(about) = about { command.before_help(about) } else { command }
 }
 
-/// Understands `opsctl help backup list` as `opsctl backup list --help`.
-pub(super) fn asked_in_front(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    if arguments.get(1).is_some_and(|word| word == "help") {
-        arguments.remove(1);
-        arguments.push("--help".into());
+/// Understands `opsctl help backup list`, and `opsctl backup help list`, as `opsctl backup list --help`.
+pub(super) fn asked_in_front(command: &Command, mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let (mut command, mut at) = (command, 1);
+    while let Some(word) = arguments.get(at).filter(|_| command.has_subcommands()) {
+        if word == "help" {
+            arguments.remove(at);
+            arguments.push("--help".into());
+            break;
+        }
+        let Some(below) = command.find_subcommand(word) else { break };
+        (command, at) = (below, at + 1);
     }
     arguments
 }
@@ -130,11 +138,14 @@ mod tests {
     #[test]
     fn help_may_stand_in_front() {
         let ask = |line: &str| {
-            let words = asked_in_front(line.split(' ').map(OsString::from).collect());
+            let words = line.split(' ').map(OsString::from).collect();
+            let words = asked_in_front(&Cli::definition(), words);
             words.into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(ask("opsctl help backup list"), "opsctl backup list --help");
         assert_eq!(ask("opsctl help"), "opsctl --help");
-        assert_eq!(ask("opsctl backup help"), "opsctl backup help");
+        assert_eq!(ask("opsctl backup help prune"), "opsctl backup prune --help");
+        assert_eq!(ask("opsctl runbook show help"), "opsctl runbook show help");
+        assert_eq!(ask("opsctl --quiet help"), "opsctl --quiet help");
     }
 }

@@ -290,7 +290,8 @@ impl Cli {
     /// Understands a command line, or says what is wrong with it.
     pub(crate) fn read(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
         let mut definition = Cli::definition();
-        let matches = definition.try_get_matches_from_mut(help::asked_in_front(arguments))?;
+        let arguments = help::asked_in_front(&definition, arguments);
+        let matches = definition.try_get_matches_from_mut(arguments)?;
         Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
     }
 
