@@ -38,9 +38,10 @@ test: ## Lint, then all tests against real PostgreSQL and S3 servers
 	@$(MAKE) test-package
 
 # The program is the one that the tests have built: another profile would take minutes.
-test-package: ## The Debian package and the steps of the Dockerfile, in chroots (root, or sudo)
+test-package: ## The Debian package and the steps of the Dockerfile, in chroots (root, or sudo); the disaster drill with it
 	@$(CARGO) test --locked --no-run --quiet --test integration
-	@package=$$(FAST=yes OUT=target/debian-test scripts/build-deb.sh $(TARGET_DIR)/debug/opsctl); $(AS_ROOT) scripts/test-package.sh "$$package"
+	@package=$$(FAST=yes OUT=target/debian-test scripts/build-deb.sh $(TARGET_DIR)/debug/opsctl); $(AS_ROOT) scripts/test-package.sh "$$package"; \
+	OPSCTL_TEST_PACKAGE=$$(realpath "$$package") $(CARGO) test --locked --quiet --test integration runbook_disaster
 	@$(AS_ROOT) scripts/test-image.sh $(TARGET_DIR)/debug/opsctl
 
 check: ## What needs no server: formatting, clippy, unit tests and the rules about the tree

@@ -54,7 +54,8 @@ impl Site {
              [health.disk]\nwarning = 100\ncritical = 100\n[health.memory]\nwarning = 0\ncritical = 0\n\
              [health.inodes]\nwarning = 100\ncritical = 100\n[health.disk-full]\nwarning = 0\ncritical = 0\n\
              [health.cpu]\nwarning = 100\ncritical = 100\n[health.load]\nwarning = 1e6\ncritical = 1e6\n\
-             [health.minor-version]\nwarning = 1000\n",
+             [health.minor-version]\nwarning = 1000\n[health.repository]\nwarning = 60\n\
+             [health.connect]\nwarning = 60\ncritical = 60\n[health]\ntimeout = \"60s\"\n",
             authority.file(),
             site.channel.url("")
         ));
