@@ -12,24 +12,18 @@ cd "$(dirname "$0")/.."
 images=$PWD/docs/images draw=$PWD/scripts/terminal_to_svg.py sample=$PWD/src/demo/sample.sql
 work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-screenshots.XXXXXX")
 chmod 755 "$work"
-bin=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
-as_server=(env LC_ALL=C)
-[ "$(id -u)" != 0 ] || as_server=(setpriv --reuid postgres --regid postgres --init-groups "${as_server[@]}")
+. scripts/throwaway-server.sh
 finish() {
-    "${as_server[@]}" "$bin/pg_ctl" -D "$work/data" -m immediate stop >/dev/null 2>&1 || true
+    stop_server
     rm -rf "$work"
 }
 trap finish EXIT
 trap 'exit 143' INT TERM HUP
 
-mkdir "$work/data" "$work/ops"
-[ "$(id -u)" != 0 ] || chown postgres "$work/data"
-"${as_server[@]}" "$bin/initdb" -D "$work/data" --username=postgres --auth=trust --data-checksums >/dev/null
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"${as_server[@]}" "$bin/pg_ctl" -D "$work/data" -l "$work/data/log" -w \
-    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c archive_mode=off" start >/dev/null
+mkdir "$work/ops"
+start_server "$work"
 url="postgresql://postgres@127.0.0.1:$port"
-psql() { "$bin/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
+psql() { "$server/psql" -XqAt -v ON_ERROR_STOP=1 "$@"; }
 psql "$url/postgres" -c 'CREATE DATABASE union_office'
 psql "$url/union_office" -f "$sample" >/dev/null
 

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Carries out the steps of the Dockerfile's last stage in a chroot and runs opsctl in what comes out, as an engine would, against a
-# throwaway PostgreSQL server: `make test-image`. Wants root, for chroot.
+# throwaway PostgreSQL server: `make test-package`. Wants root, for chroot.
 #
 #   test-image.sh PROGRAM
 #
@@ -14,9 +14,9 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-image.XXXXXX")
 chmod 755 "$work"
 root=$work/root
-server=
+. scripts/throwaway-server.sh
 finish() {
-    [ -z "$server" ] || "${as_postgres[@]}" "$server/pg_ctl" -D "$work/data" -m immediate stop >/dev/null 2>&1 || true
+    stop_server
     rm -rf "$work"
 }
 trap finish EXIT
@@ -26,9 +26,9 @@ fail() {
     exit 1
 }
 
-# What the manifests print is what the image has.
+# The first stage wants a toolchain: it is only read.
 grep -q '^RUN cargo build --locked --release$' Dockerfile || fail "the first stage builds something else"
-major=$(apt-cache policy postgresql | sed -n 's/^  Candidate: \([0-9]*\).*/\1/p')
+major=$(basename "$(dirname "$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)")")
 
 tree=$(scripts/install-chroot.sh | tail -n 1)
 cp -a --reflink=auto "$tree" "$root"
@@ -52,13 +52,7 @@ run() {
 opsctl() { run "DATABASE_URL=$url" sh -c 'cd "$1" && shift && exec "$@"' sh "$workdir" "$entry" "$@"; }
 
 # A server outside, as a container finds one.
-server=/usr/lib/postgresql/$major/bin
-as_postgres=(setpriv --reuid postgres --regid postgres --init-groups env LC_ALL=C)
-install -d -o postgres -m 700 "$work/data"
-port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-"${as_postgres[@]}" "$server/initdb" -D "$work/data" --auth=trust >"$work/log"
-"${as_postgres[@]}" "$server/pg_ctl" -D "$work/data" -l "$work/data/log" -w \
-    -o "-p $port -c listen_addresses=127.0.0.1 -c unix_socket_directories=" start >"$work/log"
+start_server "$work"
 url="postgresql://postgres@127.0.0.1:$port/postgres"
 
 [ "$(opsctl --version)" = "opsctl $(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)" ] || fail "another version"

@@ -12,7 +12,14 @@ cd "$(dirname "$0")/.."
 
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-package.XXXXXX")
-trap 'rm -rf "$work"' EXIT
+chmod 755 "$work"
+. scripts/throwaway-server.sh
+finish() {
+    stop_server
+    ! mountpoint -q "$work/root/proc" || umount "$work/root/proc"
+    rm -rf --one-file-system "$work"
+}
+trap finish EXIT
 trap 'exit 143' INT TERM HUP
 step=begin
 
@@ -24,7 +31,14 @@ is() { [ "$1" = "$2" ] || fail "${3:-}: expected \`$2\`, found \`$1\`"; }
 absent() { for path in "$@"; do if [ -e "$root$path" ] || [ -L "$root$path" ]; then fail "$path is still there"; fi; done; }
 present() { for path in "$@"; do [ -e "$root$path" ] || fail "$path is missing"; done; }
 inside() { chroot "$root" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"; }
-as_opsctl() { inside setpriv --reuid opsctl --regid opsctl --init-groups env HOME=/var/lib/opsctl "$@"; }
+as_opsctl() { inside_as_opsctl / "$@"; }
+# In a directory, as `sudo -u opsctl` leaves one in root's own.
+inside_as_opsctl() {
+    local directory=$1
+    shift
+    # shellcheck disable=SC2016  # expanded in there
+    inside sh -c 'cd "$1" && shift && exec "$@"' sh "$directory" setpriv --reuid opsctl --regid opsctl --init-groups env HOME=/var/lib/opsctl "$@"
+}
 # Mode and owners as they are called in there.
 owned() { inside stat -c '%a %U:%G' "$1"; }
 dpkg_() { inside dpkg --no-pager "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "dpkg $*"; }; }
@@ -73,6 +87,9 @@ present /usr/share/man/man1/opsctl-backup.1.gz /usr/share/man/man5/opsctl.toml.5
 is "$(grep -v '^#\|^$' "$root/etc/opsctl/opsctl.toml")" 'state_dir = "/var/lib/opsctl"' "what is in force"
 as_opsctl opsctl config check >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "the example is not valid"; }
 grep -q /etc/opsctl/opsctl.toml "$work/log" || fail "the example is not what is read: $(cat "$work/log")"
+# Also from a directory that is closed to it.
+is "$(owned /root)" '700 root:root' /root
+inside_as_opsctl /root opsctl config check >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "it does not work from /root"; }
 # Nobody else may.
 inside setpriv --reuid nobody --regid nogroup --clear-groups cat /etc/opsctl/opsctl.toml >/dev/null 2>&1 && fail "everybody may read it"
 
@@ -131,12 +148,54 @@ inside dpkg-deb --fsys-tarfile /packages/new.deb | tar -xO ./etc/opsctl/opsctl.t
 is "$(owned /etc/opsctl/opsctl.toml)" '640 root:opsctl' /etc/opsctl/opsctl.toml
 absent /etc/opsctl/opsctl.toml.dpkg-dist /etc/opsctl/opsctl.toml.dpkg-old
 
+step="setting it up by the lines of docs/faq.md"
+cp /etc/resolv.conf "$root/etc/resolv.conf"
+{ inside apt-get -q update && inside apt-get -qy --no-install-recommends install postgresql-client; } >"$work/log" 2>&1 || {
+    tail -n 20 "$work/log" >&2
+    fail "the client programs cannot be installed"
+}
+# init runs opsctl, which it finds there.
+mount -t proc proc "$root/proc"
+start_server "$work"
+url=postgresql://postgres@127.0.0.1:$port/members
+"$server/psql" -XqAt "${url%/members}/postgres" -c 'CREATE DATABASE members'
+"$server/psql" -XqAt "$url" -c 'CREATE TABLE members AS SELECT generate_series(1, 100) AS id'
+mapfile -t lines < <(sed -n '/^## The Debian package$/,$p' docs/faq.md | sed '1,/^```sh$/d;/^```$/,$d')
+[ ${#lines[@]} -ge 3 ] || fail "docs/faq.md has no such lines"
+for line in "${lines[@]}"; do
+    case $line in
+        # As root does it, from its own directory; there is no server in here to restore into.
+        'sudo -u opsctl '*)
+            read -ra words <<<"${line#sudo -u opsctl }"
+            inside_as_opsctl /root "${words[@]}" --url "$url" --no-restore-test
+            ;;
+        # There is no systemd in here, but it can be told from outside.
+        'systemctl enable --now '*)
+            read -ra words <<<"${line#systemctl enable --now }"
+            systemctl --root="$root" --quiet enable "${words[@]}"
+            ;;
+        *) inside sh -ec "$line" ;;
+    esac >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "$line"; }
+done
+is "$(owned /etc/opsctl/opsctl.toml)" '640 root:opsctl' /etc/opsctl/opsctl.toml
+inside_as_opsctl /root opsctl verify-backup >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "verify-backup"; }
+inside_as_opsctl /root opsctl doctor --skip programs --json >"$work/log" 2>"$work/stderr" || true
+python3 - "$work/log" <<'END' || fail "doctor: see above"
+import json, sys
+
+seen = json.load(open(sys.argv[1]))["seen"]
+wrong = [one for one in seen if one["grade"] == "bad"]
+assert not wrong, wrong
+END
+
 step="purging with backups"
-as_opsctl sh -ec 'umask 077; mkdir -p /var/backups/opsctl/members/1 /var/lib/opsctl/backups /var/lib/opsctl/locks
-    echo one >/var/backups/opsctl/members/1/manifest.json; echo two >/var/lib/opsctl/backups/two; echo x >/var/lib/opsctl/history.db'
+as_opsctl sh -ec 'mkdir /var/lib/opsctl/backups; echo two >/var/lib/opsctl/backups/two'
+before=$(cd "$root/var/backups/opsctl" && find . -type f -exec sha256sum {} + | sort)
+[[ $before == *manifest.json* ]] || fail "there is no backup: $before"
 dpkg_ --purge opsctl
 grep -q 'not empty' "$work/log" || fail "it does not say what stays: $(cat "$work/log")"
-is "$(owned /var/backups/opsctl/members/1/manifest.json)" '600 opsctl:opsctl' "a backup"
-is "$(cat "$root/var/backups/opsctl/members/1/manifest.json" "$root/var/lib/opsctl/backups/two")" $'one\ntwo' "backups"
+is "$(cd "$root/var/backups/opsctl" && find . -type f -exec sha256sum {} + | sort)" "$before" "backups"
+is "$(owned /var/backups/opsctl)" '700 opsctl:opsctl' "their directory"
+is "$(cat "$root/var/lib/opsctl/backups/two")" two "a backup in the state directory"
 absent /var/lib/opsctl/history.db /var/lib/opsctl/locks /var/log/opsctl /etc/opsctl
 echo "the package installs, upgrades, removes and purges cleanly"
