@@ -24,5 +24,5 @@ pub(crate) struct InitArgs {
 }
 
 const EXITS: &str = "\
-Exit statuses: 0 written, backed up and proven; 1 failed; 2 wrong command line, or the file is there already;
+Exit statuses: 0 written, backed up and proven; 1 failed; 2 wrong command line, or the file is there already; \
 3 something is not as it must be, or the backup does not verify; 10 configuration; 12 database; 13 storage.";
