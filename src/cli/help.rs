@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(ask("opsctl help backup list"), "opsctl backup list --help");
         assert_eq!(ask("opsctl help"), "opsctl --help");
         assert_eq!(ask("opsctl backup help prune"), "opsctl backup prune --help");
-        assert_eq!(ask("opsctl runbook show help"), "opsctl runbook show help");
+        assert_eq!(ask("opsctl health-check explain help"), "opsctl health-check explain help");
         assert_eq!(ask("opsctl --quiet help"), "opsctl --quiet help");
     }
 }
