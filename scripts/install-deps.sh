@@ -29,6 +29,7 @@ test='radosgw                 radosgw
       faketime                faketime
       man-db                  man
       mandoc                  mandoc
+      bsdutils                script
       zsh                     zsh
       fish                    fish
       openssl                 openssl

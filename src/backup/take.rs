@@ -267,6 +267,7 @@ fn copy_all(
             )
         })
         .collect();
+    request.progress.set_position(0);
     request.progress.set_length(tasks.iter().map(|task| task.bytes).sum());
 
     let toc = sink.create(TOC, Kind::Toc, Format::None);

@@ -2,10 +2,10 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Sandbox, installed};
+use crate::support::{Sandbox, installed, stock};
 
 /// Returns the command lines of all processes that mention `needle`.
 fn processes(needle: &str) -> Vec<String> {
@@ -41,6 +41,38 @@ fn it_shows_a_proven_backup_works_twice_and_leaves_no_server() {
     let listed = sandbox
         .json(0, &["backup", "list", "--repository", "kept/backups", "--database", "union_office"]);
     assert_eq!(listed["databases"][0]["repositories"][0]["backups"].as_array().unwrap().len(), 2);
+}
+
+/// Returns how far the bar was and how much there was, each time that it was drawn.
+fn drawn(terminal: &str) -> Vec<(f64, f64)> {
+    let bytes = |text: &str| {
+        let (number, unit) = text.trim().split_once(' ')?;
+        let power = ["B", "KiB", "MiB", "GiB"].iter().position(|known| *known == unit)?;
+        Some(number.parse::<f64>().ok()? * 1024_f64.powi(i32::try_from(power).ok()?))
+    };
+    let one = |text: &str| {
+        let (done, rest) = text.split_once('/')?;
+        let mut words = rest.split(' ');
+        let all = format!("{} {}", words.next()?, words.next()?);
+        Some((bytes(done)?, bytes(&all)?))
+    };
+    terminal.split("] ").filter_map(one).collect()
+}
+
+#[test]
+fn the_bar_begins_anew_with_each_step() {
+    let sandbox = Sandbox::new("");
+    let (program, bin_dir) = (env!("CARGO_BIN_EXE_opsctl"), installed());
+    let line = format!("{program} demo --dir kept --bin-dir {}", bin_dir.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(sandbox.dir.path());
+    script.env("HOME", sandbox.path("home")).stdin(Stdio::null());
+    let terminal = stock(&mut script);
+    let drawn = drawn(&terminal);
+    assert!(drawn.iter().any(|(done, _)| *done > 0.0), "no bar was drawn: {terminal}");
+    // They are rounded.
+    let beyond: Vec<_> = drawn.iter().filter(|(done, all)| *done > all * 1.01).collect();
+    assert!(beyond.is_empty(), "{beyond:?}");
 }
 
 #[test]

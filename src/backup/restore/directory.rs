@@ -30,6 +30,7 @@ pub(crate) fn lay_out(
         return Err(Failure::new(Exit::Failed, message).hint("Name another directory.").into());
     }
     let manifest = source.manifest;
+    progress.set_position(0);
     progress.set_length(manifest.totals.stored_bytes);
     let (toc, others): (Vec<&Artifact>, _) = manifest.artifacts.iter().partition(|a| a.name == TOC);
     for artifact in others.into_iter().chain(toc) {

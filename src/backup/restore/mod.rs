@@ -112,6 +112,7 @@ pub(crate) fn restore(request: &Request<'_>) -> anyhow::Result<Restored> {
     let contents = request.contents;
     let load = plan_load(request)?;
     let chunks = || load.tables.iter().flat_map(TableLoad::chunks);
+    request.progress.set_position(0);
     request.progress.set_length(chunks().map(|chunk| chunk.raw_bytes).sum());
 
     let child_environment = request.target.child_environment()?;

@@ -16,6 +16,7 @@ use crate::exit::{Exit, Failure};
 pub(crate) fn restore_rows(request: &Request<'_>) -> anyhow::Result<Restored> {
     let load = plan_load(request)?;
     let bytes = load.tables.iter().flat_map(TableLoad::chunks).map(|chunk| chunk.raw_bytes);
+    request.progress.set_position(0);
     request.progress.set_length(bytes.sum());
     let mut connection = load.connect(request.stop)?;
     let client = connection.client();

@@ -46,6 +46,7 @@ pub(super) fn read_chunks(reader: &Reader<'_>) -> anyhow::Result<Option<Vec<u8>>
         .iter()
         .map(|_| Turns { progress: Mutex::default(), changed: Condvar::new() })
         .collect();
+    request.progress.set_position(0);
     request.progress.set_length(looked_at(request, manifest, detail).map(|chunk| chunk.size).sum());
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<anyhow::Error>> = Mutex::new(None);
