@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::Context as _;
 use twox_hash::XxHash3_128;
 
+use crate::archive::deletion;
 use crate::archive::evidence;
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::line::{Shape, fingerprint};
@@ -53,6 +54,10 @@ pub(crate) fn compare(
         } else {
             compared.gone += segments.iter().map(|(_, manifest)| manifest.rows).sum::<u64>();
         }
+    }
+    for name in deletion::out_of_table(source)? {
+        let what = "it is, or may be, out of its table: a run that was to drop it was killed. `opsctl archive-audit` takes it back";
+        compared.findings.push(Finding::new(&name, Kind::Changed, what));
     }
     Ok(compared)
 }

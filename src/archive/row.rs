@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// A column of an archived table.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Column {
     pub(crate) name: String,

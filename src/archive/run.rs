@@ -55,6 +55,8 @@ pub(crate) struct Outcome {
     pub(crate) segments: Vec<Archived>,
     /// How many segments got a copy as Parquet, or would.
     pub(crate) copies: usize,
+    /// Partitions that an earlier run had taken out of the table, and was killed: they are back.
+    pub(crate) taken_back: Vec<String>,
     /// How many segments there are in the end.
     pub(crate) there: usize,
     /// Why nothing was added.

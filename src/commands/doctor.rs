@@ -137,7 +137,12 @@ fn of_database(context: &Context, config: &Config, database: &config::Database) 
     let wanted: Vec<Wanted> = grants
         .iter()
         .filter(|grant| grant.is_in(&name))
-        .map(|grant| Wanted { table: grant.name(), rights: grant.rights })
+        .map(|grant| Wanted {
+            schema: grant.table.schema.clone(),
+            table: grant.table.name.clone(),
+            rights: grant.rights,
+            owner: grant.owner,
+        })
         .collect();
     let skew = kind::find("clock-skew").and_then(|kind| config.health.of_kind(kind).warning);
     Question::new(Area::Database, &name, move |asked| {

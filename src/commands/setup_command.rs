@@ -8,6 +8,7 @@ use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure};
 use crate::history::Place;
 use crate::setup::grants::{self, Purpose, Request};
+use crate::text;
 
 pub(super) fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<Report> {
     let SetupCommand::Sql(args) = &args.command;
@@ -36,7 +37,7 @@ pub(super) fn run(context: &Context, args: &SetupArgs) -> anyhow::Result<Report>
         "-- The least that opsctl needs, for a superuser to read and to run, in each of: {}\n\
          --   opsctl setup sql | psql -X -v ON_ERROR_STOP=1 --single-transaction --dbname=...\n\
          -- It can be run any number of times, and again when tables were added.\n\n{sql}",
-        names.join(", ")
+        text::plain(&names.join(", "))
     );
     let json = json!({ "role": login, "databases": names, "sql": sql });
     Ok(Report { exit: Exit::Done, text, json, silence: Silence::Refused })
@@ -55,9 +56,10 @@ fn login(args: &SetupSqlArgs, mut users: Vec<String>) -> anyhow::Result<String> 
         }
     };
     // A suffix comes behind it, and PostgreSQL cuts names off after 63 bytes.
-    if login.is_empty() || login.len() > 48 || login.starts_with("pg_") {
+    let is_odd = login.chars().any(char::is_control);
+    if login.is_empty() || login.len() > 48 || login.starts_with("pg_") || is_odd {
         let message = format!("`{login}` cannot be the role that opsctl connects as");
-        let hint = "It has 1 to 48 bytes, and does not begin with pg_.";
+        let hint = "It has 1 to 48 bytes, no control characters, and does not begin with pg_.";
         return Err(Failure::new(Exit::Usage, message).hint(hint).into());
     }
     Ok(login)

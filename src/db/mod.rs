@@ -30,6 +30,9 @@ pub(crate) use connection::{Connection, ServerVersion};
 pub(crate) use error::{Error, one_line};
 pub(crate) use target::Target;
 
+/// What the comment of a partition begins with that `archive-audit` is taking out of its table, for `doctor` to find.
+pub(crate) const DETACHING: &str = "opsctl archive-audit: ";
+
 /// Quotes a name for SQL.
 pub(crate) fn quote_identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Area, Grade, Seen};
 use crate::clock;
 use crate::db::programs::{ClientPrograms, find_server};
-use crate::db::{Connection, Error, ServerVersion, one_line};
+use crate::db::{Connection, DETACHING, Error, ServerVersion, one_line};
 use crate::environment::Environment;
 use crate::health::postgres::Row;
 use crate::stop::Stop;
@@ -148,13 +148,24 @@ pub(crate) fn judge(rights: &Rights, most_skew: f64) -> Vec<Seen> {
 
 /// What a command needs on a table of the configuration.
 pub(crate) struct Wanted {
-    /// As SQL wants it.
+    pub(crate) schema: Option<String>,
     pub(crate) table: String,
     /// With commas between them.
     pub(crate) rights: &'static str,
+    /// Is its owner needed, or a member of that?
+    pub(crate) owner: bool,
 }
 
-/// Asks what the role may do with the tables that the configuration names, and whether it may maintain the others, if it is to.
+/// What a role lacks on a table; NULL in its first column if it may not even use the schema.
+const LACKS: &str = "\
+SELECT has_schema_privilege(n.oid, 'USAGE'), NOT pg_has_role(c.relowner, 'USAGE'),
+    (SELECT string_agg(p, ', ') FROM unnest($3::text[]) p WHERE NOT has_table_privilege(c.oid, p))
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relname = $2
+    AND CASE WHEN $1::text IS NULL THEN pg_table_is_visible(c.oid) ELSE n.nspname = $1 END";
+
+/// Asks what the role may do with the tables that the configuration names, whether it may maintain the others, if it is to, and whether
+/// partitions are out of their table.
 pub(crate) fn tables(
     connection: &mut Connection,
     role: &str,
@@ -166,25 +177,42 @@ pub(crate) fn tables(
     let (mut seen, mut well) = (Vec::new(), 0);
     // A table without a schema is found as the commands find it.
     connection.batch_execute("RESET search_path").map_err(failed)?;
-    for Wanted { table, rights } in wanted {
-        let sql = "SELECT t IS NOT NULL, (SELECT string_agg(p, ', ') FROM unnest($2::text[]) p WHERE NOT has_table_privilege(t, p)) \
-                   FROM (SELECT to_regclass($1)::oid AS t) t";
+    for Wanted { schema, table, rights, owner } in wanted {
+        let name = schema.iter().chain([table]).map(String::as_str).collect::<Vec<_>>().join(".");
         let rights: Vec<&str> = rights.split(", ").collect();
-        let row = connection.query_one(sql, &[table, &rights]).map_err(failed)?;
-        match (row.get(0), row.get::<_, Option<String>>(1)) {
-            (false, _) => {
-                let what = format!("role `{role}` sees no table {table}");
-                let why = "What is said of it in the configuration has no effect.";
-                let advice = "Nothing, if this version of the application has none. Else: GRANT USAGE on its schema, or mend the name.";
-                seen.push(Seen::note(Area::Database, what, why, advice));
-            }
-            (true, Some(lacking)) => {
-                let what = format!("role `{role}` lacks {lacking} on {table}");
-                let why = "The command that the configuration has for it fails.";
-                seen.push(Seen::bad(Area::Database, what, why, advice));
-            }
-            (true, None) => well += 1,
+        let row = connection.query_opt(LACKS, &[schema, table, &rights]).map_err(failed)?;
+        let Some(row) = row else {
+            let what = format!("role `{role}` sees no table {name}");
+            let why = "What is said of it in the configuration has no effect.";
+            let advice = "Nothing, if this version of the application has none. Else: GRANT USAGE on its schema, or mend the name.";
+            seen.push(Seen::note(Area::Database, what, why, advice));
+            continue;
+        };
+        let mut lacking = Vec::new();
+        if !row.get::<_, bool>(0) {
+            lacking.push("USAGE on the schema".to_owned());
         }
+        lacking.extend(row.get::<_, Option<String>>(2));
+        if *owner && row.get(1) {
+            lacking.push("membership in the owner".to_owned());
+        }
+        if lacking.is_empty() {
+            well += 1;
+            continue;
+        }
+        let what = format!("role `{role}` lacks {} on {name}", lacking.join(", "));
+        let why = "The command that the configuration has for it fails.";
+        seen.push(Seen::bad(Area::Database, what, why, advice));
+    }
+    let sql = "SELECT string_agg(objoid::regclass::text, ', ') FROM pg_description \
+               WHERE classoid = 'pg_class'::regclass AND objsubid = 0 AND starts_with(description, $1)";
+    let row = connection.query_one(sql, &[&DETACHING]).map_err(failed)?;
+    if let Some(names) = row.get::<_, Option<String>>(0) {
+        let what = format!("partitions are, or may be, out of their table: {names}");
+        let why = "A run of archive-audit that was to drop them was killed; queries of the table may miss their rows.";
+        let advice =
+            "opsctl archive-audit takes them back. Their comments say what they were part of.";
+        seen.push(Seen::bad(Area::Database, what, why, advice));
     }
     if well > 0 {
         let what = format!("role `{role}` may do what is to be done with {well} tables");

@@ -38,9 +38,11 @@ pub(crate) struct Request<'r> {
 pub(crate) struct Grant {
     /// Only in this database.
     database: Option<String>,
-    table: TableName,
+    pub(crate) table: TableName,
     /// With commas between them.
     pub(crate) rights: &'static str,
+    /// Is it to be its owner, or a member of that, as well?
+    pub(crate) owner: bool,
 }
 
 impl Grant {
@@ -50,7 +52,7 @@ impl Grant {
     }
 
     /// Returns the table as SQL wants it.
-    pub(crate) fn name(&self) -> String {
+    fn name(&self) -> String {
         let schema = self.table.schema.as_deref();
         let schema = schema.map(|schema| format!("{}.", identifier(schema))).unwrap_or_default();
         format!("{schema}{}", identifier(&self.table.name))
@@ -137,17 +139,26 @@ pub(crate) fn sql(request: &Request<'_>) -> String {
 
 /// Makes a role, if there is none.
 fn role(name: &str, kind: &str) -> String {
-    format!(
-        "DO $$ BEGIN IF to_regrole({}) IS NULL THEN CREATE ROLE {} {kind}; END IF; END $$;\n",
+    let body = format!(
+        "IF to_regrole({}) IS NULL THEN
+    CREATE ROLE {} {kind};
+END IF;",
         literal(&identifier(name)),
         identifier(name)
-    )
+    );
+    block("", &body)
 }
 
+/// Has a block carried out, between marks that are not in it.
 fn block(declarations: &str, body: &str) -> String {
     let declare =
         if declarations.is_empty() { String::new() } else { format!("DECLARE {declarations}\n") };
-    format!("DO $opsctl$\n{declare}BEGIN\n    {}\nEND $opsctl$;\n", body.replace('\n', "\n    "))
+    let mut mark = "opsctl".to_owned();
+    while body.contains(&format!("${mark}$")) {
+        mark.push('_');
+    }
+    let body = body.replace('\n', "\n    ");
+    format!("DO ${mark}$\n{declare}BEGIN\n    {body}\nEND ${mark}$;\n")
 }
 
 /// Everything is read; rows that row-level security would hide, and large objects, need more than that.
@@ -238,11 +249,15 @@ const CHANGE: &str = "SELECT, UPDATE";
 const REMOVE: &str = "SELECT, UPDATE, DELETE";
 const ADD: &str = "INSERT";
 
+fn grant(database: Option<&String>, table: &TableName, rights: &'static str) -> Grant {
+    Grant { database: database.cloned(), table: table.clone(), rights, owner: false }
+}
+
 fn sessions(sessions: &Sessions) -> Vec<Grant> {
     let mut grants = Vec::new();
     for rule in &sessions.rules {
         let mut add = |table: TableName, rights| {
-            grants.push(Grant { database: rule.database.clone(), table, rights });
+            grants.push(grant(rule.database.as_ref(), &table, rights));
         };
         match &rule.what {
             What::Table { table, children, .. } => {
@@ -283,24 +298,20 @@ fn sessions(sessions: &Sessions) -> Vec<Grant> {
                     .collect()
             }
         };
-        let grant = |table| Grant { database: unlock.database.clone(), table, rights: CHANGE };
-        grants.extend(tables.into_iter().map(grant));
+        let of = |table| grant(unlock.database.as_ref(), &table, CHANGE);
+        grants.extend(tables.into_iter().map(of));
     }
     if let Some(revoke) = &sessions.revoke {
         let database = &revoke.database;
-        grants.push(Grant {
-            database: database.clone(),
-            table: revoke.users.clone(),
-            rights: CHANGE,
-        });
+        grants.push(grant(database.as_ref(), &revoke.users, CHANGE));
         for from in &revoke.from {
             let rights =
                 if from.set_true.is_empty() && from.set_now.is_empty() { REMOVE } else { CHANGE };
-            grants.push(Grant { database: database.clone(), table: from.table.clone(), rights });
+            grants.push(grant(database.as_ref(), &from.table, rights));
         }
     }
     if let Some(audit) = &sessions.audit {
-        grants.push(Grant { database: None, table: audit.table.clone(), rights: ADD });
+        grants.push(grant(None, &audit.table, ADD));
     }
     grants
 }
@@ -315,31 +326,39 @@ fn of_child(action: ChildAction) -> &'static str {
 
 fn audit(audit: &AuditTable) -> Grant {
     let rights = if audit.delete { REMOVE } else { READ };
-    Grant { database: audit.database.clone(), table: audit.table.clone(), rights }
+    let owner = audit.delete && audit.drop_partitions;
+    Grant { owner, ..grant(audit.database.as_ref(), &audit.table, rights) }
 }
 
 fn audits(audits: &[AuditTable], login: &str, group: &str) -> String {
-    let mut text = tables(&audits.iter().map(audit).collect::<Vec<_>>(), login, group);
-    for table in audits.iter().filter(|audit| audit.delete && audit.drop_partitions) {
+    let grants: Vec<Grant> = audits.iter().map(audit).collect();
+    let mut text = tables(&grants, login, group);
+    for grant in grants.iter().filter(|grant| grant.owner) {
+        let only_in = grant.database.as_deref().map_or_else(|| "NULL".to_owned(), literal);
         let owner = format!(
-            "SELECT relowner::regrole AS name FROM pg_class WHERE oid = to_regclass({})",
-            literal(&audit(table).name())
+            "SELECT relowner::regrole AS name FROM pg_class
+    WHERE oid = to_regclass({}) AND coalesce({only_in}, current_database()) = current_database()",
+            literal(&grant.name())
         );
         text.push_str("-- Only its owner may detach partitions of a table, and drop them.\n");
-        text.push_str(&owners(&owner, group));
+        text.push_str(&owners(&owner, login, group));
     }
     text
 }
 
-/// Makes a role a member of others, but of no superuser.
-fn owners(query: &str, group: &str) -> String {
-    let role = literal(group);
+/// Makes a role a member of others, but of no superuser, and not of those that are members of it.
+fn owners(query: &str, login: &str, group: &str) -> String {
+    let (role, login) = (literal(group), literal(login));
     block(
         "o record;",
         &format!(
             "FOR o IN {query} LOOP
-    IF (SELECT rolsuper FROM pg_roles WHERE oid = o.name) THEN
+    IF pg_has_role({role}::name, o.name::oid, 'MEMBER') OR pg_has_role({login}::name, o.name::oid, 'MEMBER') THEN
+        CONTINUE;
+    ELSIF (SELECT rolsuper FROM pg_roles WHERE oid = o.name) THEN
         RAISE WARNING 'what the superuser % owns stays out of reach: let another role own it', o.name;
+    ELSIF pg_has_role(o.name::oid, {role}::name, 'MEMBER') OR pg_has_role(o.name::oid, {login}::name, 'MEMBER') THEN
+        RAISE WARNING '% is a member of this role, which cannot become one of it', o.name;
     ELSE
         EXECUTE format('GRANT %s TO %I', o.name, {role});
     END IF;
@@ -353,28 +372,19 @@ const OWNERS: &str = "SELECT DISTINCT relowner::regrole AS name FROM pg_class c 
 
 fn maintain(login: &str, group: &str) -> String {
     let role = literal(group);
-    let not_own = format!(
-        "{OWNERS} AND pg_get_userbyid(relowner) NOT IN ({}, {role})
-    AND current_setting('server_version_num')::int < 170000",
-        literal(login)
-    );
+    let before_17 = format!("{OWNERS} AND current_setting('server_version_num')::int < 170000");
     let body = format!(
         "EXECUTE format('GRANT pg_monitor TO %I', {role});
 IF current_setting('server_version_num')::int >= 170000 THEN
     EXECUTE format('GRANT pg_maintain TO %I', {role});
 END IF;"
     );
-    block("", &body) + &owners(&not_own, group)
+    block("", &body) + &owners(&before_17, login, group)
 }
 
 fn restore(login: &str, group: &str) -> String {
-    let not_own = format!(
-        "{OWNERS} AND pg_get_userbyid(relowner) NOT IN ({}, {})",
-        literal(login),
-        literal(group)
-    );
     let body = format!("EXECUTE format('ALTER ROLE %I CREATEDB', {});", literal(login));
-    block("", &body) + &owners(&not_own, group)
+    block("", &body) + &owners(OWNERS, login, group)
 }
 
 fn history(database: Option<&str>, group: &str) -> String {
@@ -393,17 +403,31 @@ END IF;",
 
 /// Writes a name as SQL wants it.
 fn identifier(name: &str) -> String {
-    let is_plain = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if is_plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Writes a string, whatever `standard_conforming_strings` is.
+/// Writes a string on one line, whatever `standard_conforming_strings` is.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
+    if text.contains(['\\', '\n', '\r']) {
+        let escaped = quoted.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+        format!("E'{escaped}'")
     } else {
         format!("'{quoted}'")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_ends_what_it_stands_in() {
+        assert_eq!(literal("it's \\\nx"), "E'it''s \\\\\\nx'");
+        assert_eq!(identifier("a\"b"), "\"a\"\"b\"");
+        let text = block("", "x $opsctl$ y");
+        assert!(text.starts_with("DO $opsctl_$\n") && text.ends_with("END $opsctl_$;\n"), "{text}");
+        let role = role("a$opsctl$b", "LOGIN");
+        assert_eq!(role.matches("$opsctl_$").count(), 2, "{role}");
     }
 }

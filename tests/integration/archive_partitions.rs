@@ -1,5 +1,6 @@
 //! Partitions go as a whole where the configuration wants it, and only with rows that are all in the archive.
 
+use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
 use rustix::process::Signal;
@@ -61,19 +62,36 @@ fn count(archive: &Archive) -> String {
     archive.sql("SELECT count(*) FROM audit_logs")
 }
 
-/// A session that has used the table, and has not ended its transaction.
-fn onlooker(archive: &Archive) -> Child {
-    let mut psql = Command::new("psql");
-    psql.args(["-qAtX", &archive.url(), "-c", "BEGIN", "-c", "SELECT count(*) FROM audit_logs"]);
-    let child = psql.args(["-c", "SELECT pg_sleep(600)"]).stdout(Stdio::null()).spawn().unwrap();
-    let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(600)' AND pid <> pg_backend_pid()";
-    eventually("the onlooker", || (archive.sql(sleeps) == "1").then_some(()));
-    child
+/// A session that has used a table, and has not ended its transaction.
+struct Onlooker(Child);
+
+impl Onlooker {
+    fn at(archive: &Archive, table: &str) -> Onlooker {
+        let mut psql = Command::new("psql");
+        psql.args(["-qAtX", &archive.url()]).stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut onlooker = Onlooker(psql.spawn().unwrap());
+        onlooker.says(&format!(
+            "SET application_name = 'onlooker'; BEGIN; SELECT count(*) FROM {table}"
+        ));
+        let idles = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction' AND application_name = 'onlooker'";
+        eventually("the onlooker", || (archive.sql(idles) == "1").then_some(()));
+        onlooker
+    }
+
+    fn says(&mut self, sql: &str) {
+        self.0.stdin.as_mut().unwrap().write_all(format!("{sql};\n").as_bytes()).unwrap();
+    }
+
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
 }
 
-fn end(archive: &Archive, mut onlooker: Child) {
-    archive.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)' AND datname = current_database() AND pid <> pg_backend_pid()");
-    onlooker.wait().unwrap();
+/// Waits until opsctl waits for somebody who uses the table.
+fn waits(archive: &Archive) {
+    let looks = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'SELECT virtualtransaction%' AND pid <> pg_backend_pid()";
+    eventually("that it waits", || (archive.sql(looks) == "1").then_some(()));
 }
 
 #[test]
@@ -105,12 +123,14 @@ fn a_partition_that_is_not_as_it_was_archived_stays_where_it_is() {
     let archive = archived("CREATE VIEW of_march AS SELECT * FROM march");
     archive.sql("UPDATE audit_logs SET who = 'nobody' WHERE id = 50");
     // April has a row that changed; what depends on March keeps it from being dropped.
-    let run = Run::of(&mut command(&archive, 8, &[])).expect(1);
-    assert!(run.stderr.contains("drop public.march") && run.stderr.contains("depend"), "{run:#?}");
+    let report = later(&archive, 10, &["--dry-run"]);
+    let why = report["partitions"][0]["stays"]["why"].as_str().unwrap();
+    assert!(why.contains("view public.of_march depends on it"), "{report:#}");
+    let report = later(&archive, 10, &[]);
+    assert!(report["findings"][0]["what"].as_str().unwrap().contains("the row 50"), "{report:#}");
     assert_eq!((partitions(&archive), count(&archive)), ("april hot march".into(), "81".into()));
     archive.sql("DROP VIEW of_march");
-    let report = later(&archive, 3, &[]);
-    assert!(report["findings"][0]["what"].as_str().unwrap().contains("the row 50"), "{report:#}");
+    later(&archive, 3, &[]);
     assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "41".into()));
     assert_eq!(archive.sql("SELECT obj_description('april'::regclass)"), "it's \\april");
     // A row that was never archived gets a segment first, which is not old enough.
@@ -122,10 +142,60 @@ fn a_partition_that_is_not_as_it_was_archived_stays_where_it_is() {
 }
 
 #[test]
-fn what_a_killed_run_had_taken_out_is_taken_back_and_looked_at_again() {
+fn columns_that_came_while_it_waited_are_not_dropped() {
     let archive = archived("");
-    let onlooker = onlooker(&archive);
+    let mut onlooker = Onlooker::at(&archive, "audit_logs");
     let running = Running::spawn(&mut command(&archive, 8, &[]));
+    waits(&archive);
+    onlooker.says("ALTER TABLE audit_logs ADD COLUMN verdict text; UPDATE audit_logs SET verdict = 'guilty'; COMMIT");
+    let run = running.end().expect(3);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let findings = report["databases"][0]["tables"][1]["findings"].as_array().unwrap();
+    let other = |f: &&Value| f["what"].as_str().unwrap().contains("other columns by now");
+    assert_eq!(findings.iter().filter(other).count(), 2, "{report:#}");
+    onlooker.end();
+    assert_eq!(partitions(&archive), "april hot march");
+    assert_eq!(archive.sql("SELECT count(*) FROM audit_logs WHERE verdict = 'guilty'"), "81");
+}
+
+#[test]
+fn a_hold_that_came_while_it_waited_keeps_the_partition() {
+    let archive = archived("");
+    let onlooker = Onlooker::at(&archive, "march");
+    let running = Running::spawn(&mut command(&archive, 8, &[]));
+    let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+    eventually("that it waits", || (archive.sql(pending) == "1").then_some(()));
+    let hold =
+        ["hold", "add", "case-17", "--why", "x v. y", "--from", "2024-03-01", "--to", "2024-03-02"];
+    archive.json(0, &hold);
+    onlooker.end();
+    let run = running.end().expect(0);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    let march = &report["databases"][0]["tables"][1]["partitions"][0];
+    assert!(march["stays"]["why"].as_str().unwrap().contains("case-17"), "{report:#}");
+    assert_eq!((partitions(&archive), count(&archive)), ("hot march".into(), "41".into()));
+}
+
+#[test]
+fn a_transaction_that_does_not_end_is_not_waited_for_when_there_is_no_way_back() {
+    let archive = archived("");
+    let onlooker = Onlooker::at(&archive, "audit_logs");
+    let running = Running::spawn(&mut command(&archive, 8, &[]));
+    waits(&archive);
+    // Everything goes on meanwhile.
+    archive.sql("INSERT INTO audit_logs (at) VALUES (now()); SELECT count(*) FROM audit_logs");
+    let run = running.end().expect(0);
+    assert!(run.stdout.contains("does not end"), "{run:#?}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot march".into(), "82".into()));
+    onlooker.end();
+    later(&archive, 0, &[]);
+    assert_eq!(partitions(&archive), "hot");
+}
+
+/// Kills a run that has taken March out halfway; nobody sees its rows then.
+fn killed_halfway(archive: &Archive) {
+    let onlooker = Onlooker::at(archive, "march");
+    let running = Running::spawn(&mut command(archive, 8, &[]));
     let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
     eventually("that it waits", || (archive.sql(pending) == "1").then_some(()));
     running.signal(Signal::KILL);
@@ -133,14 +203,37 @@ fn what_a_killed_run_had_taken_out_is_taken_back_and_looked_at_again() {
     let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE%'";
     archive.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'ALTER TABLE%'");
     eventually("its end", || (archive.sql(waits) == "0").then_some(()));
-    // Halfway out: its rows are not seen any more, and whoever looks at the partition reads what it is.
-    assert_eq!((partitions(&archive), count(&archive)), ("april hot".into(), "41".into()));
+    assert_eq!((partitions(archive), count(archive)), ("april hot".into(), "41".into()));
+    onlooker.end();
+}
+
+#[test]
+fn what_a_killed_run_had_taken_out_is_taken_back_and_looked_at_again() {
+    let archive = archived("");
+    killed_halfway(&archive);
+    // Whoever looks at the partition reads what it is; those who are asked say it.
     let comment = archive.sql("SELECT obj_description('march'::regclass)");
     assert!(comment.contains("its next run takes it back"), "{comment}");
-    end(&archive, onlooker);
+    let table = archive.json(3, &["verify", "--with-table"]);
+    assert!(
+        table["findings"][0]["what"].as_str().unwrap().contains("out of its table"),
+        "{table:#}"
+    );
+    let doctor = archive.sandbox.run(&["doctor", "--skip", "cron"]).expect(3).stdout;
+    assert!(doctor.contains("out of their table: march"), "{doctor}");
     archive.sql("UPDATE march SET who = 'nobody' WHERE id = 1");
-    let report = later(&archive, 3, &[]);
+    // It is also taken back where nothing is deleted any more, and where a default partition came since.
+    archive.sql("CREATE TABLE rest PARTITION OF audit_logs DEFAULT");
+    archive.configure("");
+    let report = archive.json(0, &[]);
     assert_eq!(report["taken_back"], serde_json::json!(["public.march"]), "{report:#}");
+    assert_eq!(
+        (partitions(&archive), count(&archive)),
+        ("april hot march rest".into(), "81".into())
+    );
+    archive.sql("DROP TABLE rest");
+    archive.configure("delete = \"after-verify\"\npartitions = \"drop\"\n");
+    later(&archive, 3, &[]);
     assert_eq!((partitions(&archive), count(&archive)), ("hot march".into(), "41".into()));
     assert_eq!(archive.sql("SELECT obj_description('march'::regclass)"), "");
     // Somebody else's comment makes nothing a partition.
@@ -152,6 +245,20 @@ fn what_a_killed_run_had_taken_out_is_taken_back_and_looked_at_again() {
     later(&archive, 3, &[]);
     assert_eq!(partitions(&archive), "hot march");
     archive.sql("DROP OWNED BY stranger; DROP ROLE stranger");
+}
+
+#[test]
+fn a_run_that_is_told_to_stop_takes_back_what_it_had_taken_out() {
+    let archive = archived("");
+    let onlooker = Onlooker::at(&archive, "march");
+    let running = Running::spawn(&mut command(&archive, 8, &[]));
+    let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+    eventually("that it waits", || (archive.sql(pending) == "1").then_some(()));
+    running.signal(Signal::TERM);
+    onlooker.end();
+    let run = running.end();
+    assert_eq!(run.status, 143, "{run:#?}");
+    assert_eq!((partitions(&archive), count(&archive)), ("april hot march".into(), "81".into()));
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn in_ten_minutes_from_nothing_to_a_backup_that_is_proven_and_scheduled() {
     assert!(said.contains("There is a backup, and it is proven."), "{said}");
     // It connects as a superuser, so what it needs is shown.
     assert!(
-        said.contains("GRANT pg_read_all_data") && said.contains("CREATE ROLE opsctl LOGIN"),
+        said.contains("GRANT pg_read_all_data") && said.contains("CREATE ROLE \"opsctl\" LOGIN"),
         "{said}"
     );
     // What it says to type is typed. Then, not to wait until the night, the clock of the schedule is every minute.
@@ -108,7 +108,7 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
     cluster.sql("postgres", &format!("CREATE ROLE {role} LOGIN"));
     let url = cluster.url(&database).replace("user=postgres", &format!("user={role}"));
     let run = with(&url, &repository).expect(3);
-    assert!(run.stdout.contains(&format!("GRANT {role}_backup TO {role};")), "{run:#?}");
+    assert!(run.stdout.contains(&format!("GRANT \"{role}_backup\" TO \"{role}\";")), "{run:#?}");
     assert!(!config.exists());
     cluster.sql("postgres", &format!("DROP ROLE {role}"));
     // Nobody is asked where nobody is.

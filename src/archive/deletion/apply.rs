@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::archive::deletion::Task;
 use crate::archive::deletion::plan::Deletable;
+use crate::archive::deletion::{Task, columns};
 use crate::archive::hold::Holds;
 use crate::archive::line::{Shape, fingerprint};
 use crate::archive::row::{Column, Row};
@@ -55,7 +55,8 @@ pub(crate) fn apply(
 ) -> anyhow::Result<Outcome> {
     let Deletable { segment, manifest, proven } = deletable;
     let mut outcome = Outcome::default();
-    let batch = Batch::new(&source.facts, &source.quoted, &manifest.columns, task.dry_run);
+    let table = (source.oid, source.quoted.as_str());
+    let batch = Batch::new(&source.facts, table, &manifest.columns, task.dry_run);
     let mut looked = Instant::now();
     proven.batches(task.folder, &segment.name, manifest, task.stop, |lines| {
         task.stop.check()?;
@@ -74,6 +75,9 @@ pub(crate) fn apply(
 
 /// The statements for some rows of a segment.
 struct Batch<'m> {
+    oid: u32,
+    /// The columns of the table, when it was opened.
+    there: Vec<Column>,
     /// As they were archived.
     columns: &'m [Column],
     shape: Shape,
@@ -89,7 +93,12 @@ struct Batch<'m> {
 }
 
 impl<'m> Batch<'m> {
-    fn new(facts: &Facts, table: &str, columns: &'m [Column], dry_run: bool) -> Batch<'m> {
+    fn new(
+        facts: &Facts,
+        (oid, table): (u32, &str),
+        columns: &'m [Column],
+        dry_run: bool,
+    ) -> Batch<'m> {
         let added = facts.columns.iter().filter(|column| !columns.contains(column));
         let list: Vec<String> =
             columns.iter().chain(added).map(|c| format!("t.{}", quote(&c.name))).collect();
@@ -101,6 +110,8 @@ impl<'m> Batch<'m> {
             .map(|(n, c)| format!("t.{} = k.k{n}::{}", quote(&c.name), c.type_name))
             .collect();
         Batch {
+            oid,
+            there: facts.columns.clone(),
             columns,
             shape: Shape::of(columns),
             key,
@@ -198,6 +209,13 @@ impl<'m> Batch<'m> {
             }
             Ok(())
         })?;
+        // Since the rows were read nobody can change the table's columns; before, somebody may have.
+        let now = columns(&mut transaction, self.oid).map_err(failed)?;
+        anyhow::ensure!(
+            now == self.there,
+            "the columns of {} were changed while its rows were deleted: these stay",
+            source.facts.table
+        );
         if !self.dry_run && !same.is_empty() {
             let sql = format!(
                 "DELETE FROM {} t USING {} WHERE {}",

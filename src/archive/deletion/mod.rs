@@ -9,16 +9,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use postgres::GenericClient;
 
 use crate::archive::deletion::apply::Outcome;
 use crate::archive::deletion::condition::Stay;
 use crate::archive::deletion::guard::Guard;
 use crate::archive::deletion::partition::Partition;
 use crate::archive::deletion::plan::Planned;
-use crate::archive::deletion::whole::{Lines, Plan, Whole};
+use crate::archive::deletion::whole::{Plan, Seen, Whole};
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::hold::Holds;
 use crate::archive::retention::Kept;
+use crate::archive::row::Column;
 use crate::archive::signature::Signers;
 use crate::archive::source::Source;
 use crate::archive::verify::{self, Finding};
@@ -54,6 +56,8 @@ pub(crate) struct Task<'t> {
     /// Only compare.
     pub(crate) dry_run: bool,
     pub(crate) stop: &'t Stop,
+    /// Says when to stop cleaning up, too.
+    pub(crate) abort: &'t Stop,
 }
 
 /// What became of a table.
@@ -68,8 +72,6 @@ pub(crate) struct Report {
     pub(crate) segments: Vec<Segment>,
     /// Where rows go with their partitions.
     pub(crate) partitions: Vec<Whole>,
-    /// Partitions that an earlier run had taken out, and was killed.
-    pub(crate) taken_back: Vec<String>,
 }
 
 /// What became of the rows of a segment.
@@ -153,22 +155,51 @@ fn partitions(
     if report.refused.is_some() {
         return Ok(report);
     }
-    if !task.dry_run {
-        check()?;
-        report.taken_back = partition::take_back(source)?;
-    }
     let holds = Holds::read(task.folder, task.signers)?;
-    let (mut plan, mut lines) = (Plan::new(task, &holds, contents), Lines::default());
+    let (mut plan, mut seen) = (Plan::new(task, &holds, contents), Seen::default());
     for partition in Partition::list(source)? {
         task.stop.check()?;
-        let whole = plan.carry_out(source, &partition, wanted, &mut lines, check);
-        report.partitions.extend(whole.with_context(|| format!("partition {}", partition.name))?);
+        match plan.carry_out(source, &partition, wanted, &mut seen, check) {
+            Ok(whole) => report.partitions.extend(whole),
+            Err(error) => {
+                // What went before is to be known all the same.
+                let became = whole::Became::Failed(error);
+                report.partitions.push(Whole { name: partition.name.clone(), became });
+                break;
+            }
+        }
     }
     if wanted.is_some() && report.partitions.is_empty() {
         let why = "rows go with whole partitions (`partitions`), and none has all of its time in these segments";
         report.refused = Some(why.to_owned());
     }
     Ok(report)
+}
+
+/// Makes partitions part of a table again that a run which was killed had taken out; returns the names.
+pub(crate) fn take_back(
+    target: &Target,
+    audit: &AuditTable,
+    stop: &Stop,
+) -> anyhow::Result<Vec<String>> {
+    let mut source = Source::open_to_write(target, audit, stop)?;
+    if partition::out(&mut source)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(partition::take_back(&mut source)?)
+}
+
+/// Names the partitions that a run which was killed may have left out of a table.
+pub(crate) fn out_of_table(source: &mut Source) -> Result<Vec<String>, Error> {
+    partition::out(source)
+}
+
+/// Returns the columns of a table, as the catalogue has them now.
+fn columns(client: &mut impl GenericClient, oid: u32) -> Result<Vec<Column>, postgres::Error> {
+    let sql = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute \
+               WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped ORDER BY attnum";
+    let rows = client.query(sql, &[&oid])?;
+    Ok(rows.iter().map(|row| Column { name: row.get(0), type_name: row.get(1) }).collect())
 }
 
 /// Has the table any row of a window? Each is looked for once.

@@ -3,18 +3,27 @@
 //! A partition that opsctl takes out says so in its comment first: whoever finds it knows what it is, and the next run takes it back.
 //! Whether one may go is not known here.
 
+use std::time::{Duration, Instant};
+
 use postgres::Transaction;
+use postgres::error::SqlState;
 use serde::{Deserialize, Serialize};
 
+use crate::archive::row::Column;
 use crate::archive::source::Source;
 use crate::archive::window::Window;
-use crate::db::Error;
+use crate::db::{DETACHING, Error};
 
-/// What the comment of a partition begins with that is on its way out.
-const MARK: &str = "opsctl archive-audit: ";
-
-/// How long a statement waits for the locks of others: DETACH waits for every transaction that uses the table.
-const PATIENCE: &str = "SET lock_timeout = '60s'";
+/// How long DETACH waits for transactions that began to use the table after it was looked for them.
+const TO_DETACH: &str = "SET lock_timeout = '60s'";
+/// How long a statement waits that makes others wait meanwhile.
+const SHORT: &str = "SET lock_timeout = '2s'";
+/// How long it is tried to take a partition back; until then rows are missed.
+const TO_TAKE_BACK: Duration = Duration::from_secs(600);
+/// How long it is waited for transactions that use the table, before anything is done.
+const TO_BEGIN: Duration = Duration::from_secs(30);
+/// How often something is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// A partition of the table that is archived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +97,25 @@ impl Partition {
         Ok(rows.iter().map(partition).collect())
     }
 
+    /// Returns its columns, in its own order.
+    pub(super) fn columns(
+        &self,
+        transaction: &mut Transaction<'_>,
+    ) -> Result<Vec<Column>, postgres::Error> {
+        super::columns(transaction, self.oid)
+    }
+
+    /// Names something that depends on it, and would keep it from being dropped.
+    pub(super) fn dependent(&self, source: &mut Source) -> Result<Option<String>, Error> {
+        let sql = "SELECT pg_describe_object(classid, objid, objsubid) FROM pg_depend \
+                   WHERE refclassid = 'pg_class'::regclass AND refobjid = $1 AND deptype = 'n' LIMIT 1";
+        let row = source.connection.query_opt(sql, &[&self.oid]);
+        let row = row.map_err(|e| {
+            Error::query(format!("see what depends on {}", self.name), e).or_stopped(&source.stop)
+        })?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// Takes it out of its table. Queries of the table go on meanwhile; those that began before are waited for.
     ///
     /// `check` is asked before each statement; after its error nothing is done any more.
@@ -106,19 +134,22 @@ impl Partition {
                 .to_owned(),
         };
         check()?;
-        let text = format!("{MARK}{}", serde_json::to_string(&mark).unwrap_or_default());
+        let text = format!("{DETACHING}{}", serde_json::to_string(&mark).unwrap_or_default());
         self.set_comment(source, Some(&text))?;
         check()?;
         let sql =
             format!("ALTER TABLE {} DETACH PARTITION {} CONCURRENTLY", source.quoted, self.quoted);
-        execute(source, PATIENCE, "prepare the session")?;
+        execute(source, TO_DETACH, "prepare the session")?;
         execute(source, &sql, &format!("detach {}", self.name))?;
         check()
     }
 
     /// Makes it part of its table again, and comments it as before.
+    ///
+    /// It waits in short steps: whoever comes after a statement that waits for a lock waits for it, too.
     fn attach(&self, source: &mut Source) -> Result<(), Error> {
         let Some(bounds) = &self.bounds else { return Ok(()) };
+        execute(source, SHORT, "prepare the session")?;
         let sql = format!(
             "ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})",
             source.quoted,
@@ -126,7 +157,20 @@ impl Partition {
             literal(&bounds.from),
             literal(&bounds.to)
         );
-        execute(source, &sql, &format!("attach {} again", self.name))?;
+        let began = Instant::now();
+        loop {
+            match execute(source, &sql, &format!("attach {} again", self.name)) {
+                Err(error)
+                    if error.sqlstate() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+                        && began.elapsed() < TO_TAKE_BACK =>
+                {
+                    if source.stop.sleep(PAUSE).is_err() {
+                        return Err(error);
+                    }
+                }
+                other => break other?,
+            }
+        }
         self.set_comment(source, self.comment.as_deref())
     }
 
@@ -157,6 +201,12 @@ pub(super) fn take_back(source: &mut Source) -> Result<Vec<String>, Error> {
     let mut taken = Vec::new();
     for (partition, state) in left(source)? {
         if state == State::Halfway {
+            tracing::warn!(
+                "{} is halfway out of its table: waiting for transactions",
+                partition.name
+            );
+            let patience = format!("SET lock_timeout = {}", TO_TAKE_BACK.as_millis());
+            execute(source, &patience, "prepare the session")?;
             let sql = format!(
                 "ALTER TABLE {} DETACH PARTITION {} FINALIZE",
                 source.quoted, partition.quoted
@@ -171,6 +221,44 @@ pub(super) fn take_back(source: &mut Source) -> Result<Vec<String>, Error> {
         taken.push(partition.name);
     }
     Ok(taken)
+}
+
+/// Names the partitions that a run which was killed had to do with.
+pub(super) fn out(source: &mut Source) -> Result<Vec<String>, Error> {
+    if source.connection.server_version()?.major() < 14 {
+        return Ok(Vec::new());
+    }
+    Ok(left(source)?.into_iter().map(|(partition, _)| partition.name).collect())
+}
+
+/// Waits until those transactions have ended that use the table now, as DETACH would do when it cannot go back any more; returns who does
+/// not end.
+pub(super) fn wait_for_users(source: &mut Source) -> Result<Option<String>, Error> {
+    let stop = source.stop.clone();
+    let failed = |e| Error::query("see who uses the table", e).or_stopped(&stop);
+    // Whoever has a lock on the table, and whoever has a snapshot that is older than all of them.
+    let sql = "SELECT virtualtransaction, coalesce(pid::text, 'prepared') FROM pg_locks
+        WHERE relation = $1 AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        UNION SELECT l.virtualtransaction, l.pid::text FROM pg_stat_activity a JOIN pg_locks l USING (pid)
+        WHERE l.locktype = 'virtualxid' AND l.granted AND a.backend_xmin IS NOT NULL AND a.datname = current_database()
+            AND a.backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let mut users: Option<Vec<(String, String)>> = None;
+    let began = Instant::now();
+    loop {
+        let rows = source.connection.query(sql, &[&source.oid]).map_err(failed)?;
+        let now: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let left: Vec<(String, String)> = match users {
+            None => now,
+            Some(before) => before.into_iter().filter(|user| now.contains(user)).collect(),
+        };
+        let Some((_, pid)) = left.first() else { return Ok(None) };
+        if began.elapsed() > TO_BEGIN {
+            return Ok(Some(pid.clone()));
+        }
+        users = Some(left);
+        stop.sleep(PAUSE).map_err(|_| Error::Stopped)?;
+    }
 }
 
 /// Where a partition is that a run which was killed had to do with.
@@ -191,11 +279,11 @@ fn left(source: &mut Source) -> Result<Vec<(Partition, State)>, Error> {
         WHERE d.classoid = 'pg_class'::regclass AND objsubid = 0 AND c.relkind = 'r' AND starts_with(description, $2)
             AND (inhparent IS NULL OR inhparent = t.oid)
         ORDER BY 3";
-    let rows = source.connection.query(sql, &[&source.oid, &MARK]).map_err(failed)?;
+    let rows = source.connection.query(sql, &[&source.oid, &DETACHING]).map_err(failed)?;
     let mut left = Vec::new();
     for row in rows {
         let description: &str = row.get(3);
-        let mark = description.strip_prefix(MARK).map(serde_json::from_str::<Mark>);
+        let mark = description.strip_prefix(DETACHING).map(serde_json::from_str::<Mark>);
         let Some(Ok(mark)) = mark else { continue };
         if mark.detached_from != source.quoted {
             continue;
@@ -227,7 +315,8 @@ pub(super) fn why_not(source: &mut Source) -> Result<Option<String>, Error> {
             coalesce(partdefid, 0)::bigint, pg_has_role(relowner, 'USAGE'),
             (SELECT string_agg(DISTINCT conrelid::regclass::text, ', ') FROM pg_constraint WHERE contype = 'f' AND confrelid = c.oid),
             (SELECT string_agg(inhrelid::regclass::text, ', ') FROM pg_inherits JOIN pg_class p ON p.oid = inhrelid
-             WHERE inhparent = c.oid AND NOT pg_has_role(p.relowner, 'USAGE'))
+             WHERE inhparent = c.oid AND NOT pg_has_role(p.relowner, 'USAGE')),
+            (SELECT string_agg(DISTINCT confrelid::regclass::text, ', ') FROM pg_constraint WHERE contype = 'f' AND conrelid = c.oid)
          FROM pg_class c LEFT JOIN pg_partitioned_table ON partrelid = c.oid
             LEFT JOIN pg_attribute ON attrelid = c.oid AND attname = {}
          WHERE c.oid = $1",
@@ -252,7 +341,16 @@ pub(super) fn why_not(source: &mut Source) -> Result<Option<String>, Error> {
         Some(format!("this role is not the owner of {others}"))
     } else {
         let referring: Option<String> = row.get(4);
-        referring.map(|tables| format!("rows of {tables} refer to it"))
+        let referred: Option<String> = row.get(6);
+        let referring = referring.map(|tables| format!("rows of {tables} refer to it"));
+        referring.or_else(|| {
+            referred.map(|tables| {
+                format!(
+                    "its rows refer to {tables}, which nobody could read while a partition is dropped. Right ways: drop the foreign key, or \
+                     let rows go one by one (`partitions` = \"keep\")"
+                )
+            })
+        })
     };
     Ok(reason)
 }

@@ -2,7 +2,7 @@
 //!
 //! Only a partition goes every row of which has its line in segments that were read back in this run, and that nothing is said against.
 //! It is compared twice: before it is taken out, so that queries do not miss what is to stay, and when nobody can change it any more.
-//! Killed anywhere, it is there, with a comment that says so, and the next run takes it back.
+//! What can be in the way is looked for before. Killed anywhere, it is there, with a comment that says so, and the next run takes it back.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ use crate::archive::folder::{Contents, Segment};
 use crate::archive::hold::Holds;
 use crate::archive::line::Shape;
 use crate::archive::row::Row;
-use crate::archive::source::{Facts, Source, copy, quote, within};
+use crate::archive::source::{Facts, Source, copy, positions, quote, within};
 use crate::archive::verify::{Finding, Kind};
 use crate::archive::window::Window;
 use crate::db::Error;
@@ -39,6 +39,8 @@ pub(crate) enum Became {
     Stayed(Stay),
     /// It is there, because not all is as it was archived.
     Differs(Vec<Finding>),
+    /// Nothing more was done. Where it is, the error says, or `taken_back` of the next run.
+    Failed(anyhow::Error),
 }
 
 /// A partition that may go: all segments of its time are [`Deletable`]. Only [`Plan::of`] makes one.
@@ -121,15 +123,15 @@ impl<'t, 's> Plan<'t, 's> {
         source: &mut Source,
         partition: &Partition,
         wanted: Option<&[String]>,
-        lines: &mut Lines,
+        seen: &mut Seen,
         check: &mut dyn FnMut() -> Result<(), Error>,
     ) -> anyhow::Result<Option<Whole>> {
-        let (task, holds) = (self.task, self.holds);
+        let task = self.task;
         let facts = source.facts.clone();
         let became = match self.of(&facts, partition, wanted)? {
             None => return Ok(None),
             Some(Err(became)) => became,
-            Some(Ok(droppable)) => droppable.apply(task, holds, source, lines, check)?,
+            Some(Ok(droppable)) => droppable.apply(task, source, seen, check)?,
         };
         Ok(Some(Whole { name: partition.name.clone(), became }))
     }
@@ -153,16 +155,15 @@ impl Droppable<'_, '_> {
     fn apply(
         &self,
         task: &Task<'_>,
-        holds: &Holds,
         source: &mut Source,
-        lines: &mut Lines,
+        Seen { lines, busy }: &mut Seen,
         check: &mut dyn FnMut() -> Result<(), Error>,
     ) -> anyhow::Result<Became> {
         let partition = self.partition;
         let stop = source.stop.clone();
         let what = format!("compare {}", partition.name);
         let failed = |e| Error::query(&*what, e).or_stopped(&stop);
-        let facts = source.facts.clone();
+        let key = source.facts.key.clone();
         let mut snapshot = source
             .connection
             .build_transaction()
@@ -170,35 +171,58 @@ impl Droppable<'_, '_> {
             .read_only(true)
             .start()
             .map_err(failed)?;
-        let found = self.compare(task, &mut snapshot, &facts, lines)?;
+        let found = self.compare(task, &mut snapshot, &key, lines)?;
         snapshot.rollback().map_err(failed)?;
         if let Found::Findings(findings) = found {
             return Ok(Became::Differs(findings));
         }
+        let stays = |why: String| Ok(Became::Stayed(Stay::Refused { why }));
+        if let Some(dependent) = partition.dependent(source)? {
+            return stays(format!("{dependent} depends on it, and would have to go with it"));
+        }
         if let (Found::Same(rows), true) = (&found, task.dry_run) {
             return Ok(Became::Dropped(*rows));
         }
-        // It can have taken long to come here.
-        let holds_now = Holds::read(task.folder, task.signers)?;
-        for window in self.segments.keys() {
-            if let Some(hold) = holds_now.over(*window)
-                && holds.over(*window).is_none()
-            {
-                anyhow::bail!("the legal hold `{}` was added in the meantime", hold.hold);
-            }
+        if let Some(held) = self.held(task)? {
+            return Ok(Became::Stayed(held));
+        }
+        // It is the same for all partitions, and waited for once.
+        if busy.is_none() {
+            *busy = partition::wait_for_users(source)?;
+        }
+        if let Some(pid) = busy {
+            let why = format!("a transaction uses the table (process {pid}), and does not end");
+            return Ok(Became::Stayed(Stay::Wait { why }));
         }
         let detached = partition.detach(source, check).map_err(Into::into);
-        let dropped = detached.and_then(|()| self.drop(task, source, &facts, lines, check));
+        let dropped = detached.and_then(|()| self.drop(task, source, &key, lines, check));
         if matches!(dropped, Ok(Became::Dropped(_))) {
             return dropped;
         }
         // Whatever it is, the rows belong into the table; unless somebody else is at work by now.
         check()?;
-        match (dropped, partition::take_back(source)) {
+        let back = super::take_back(task.target, task.audit, task.abort);
+        match (dropped, back) {
             (dropped, Ok(_)) => dropped,
-            (Err(error), Err(back)) => Err(error.context(back)),
-            (Ok(_), Err(back)) => Err(back.into()),
+            (Err(error), Err(back)) => Err(error.context(format!("{}: {back:#}", self.is_out()))),
+            (Ok(_), Err(back)) => Err(back.context(self.is_out())),
         }
+    }
+
+    fn is_out(&self) -> String {
+        format!(
+            "{} may be OUT of its table until the next run of archive-audit",
+            self.partition.name
+        )
+    }
+
+    /// Returns the hold that covers any of it by now.
+    fn held(&self, task: &Task<'_>) -> anyhow::Result<Option<Stay>> {
+        let holds = Holds::read(task.folder, task.signers)?;
+        let hold = self.segments.keys().find_map(|window| holds.over(*window));
+        Ok(hold.map(|hold| Stay::Wait {
+            why: format!("the legal hold `{}` is in force ({})", hold.hold, hold.why),
+        }))
     }
 
     /// Compares what is out of the table, and drops it, in one transaction.
@@ -206,7 +230,7 @@ impl Droppable<'_, '_> {
         &self,
         task: &Task<'_>,
         source: &mut Source,
-        facts: &Facts,
+        key: &[String],
         lines: &mut Lines,
         check: &mut dyn FnMut() -> Result<(), Error>,
     ) -> anyhow::Result<Became> {
@@ -216,48 +240,53 @@ impl Droppable<'_, '_> {
         let mut transaction = source.connection.transaction().map_err(failed)?;
         let is_it = self.partition.lock(&mut transaction).map_err(failed)?;
         anyhow::ensure!(is_it, "{} is not what was detached", self.partition.name);
-        let rows = match self.compare(task, &mut transaction, facts, lines)? {
+        let rows = match self.compare(task, &mut transaction, key, lines)? {
             Found::Same(rows) => rows,
             Found::Findings(findings) => return Ok(Became::Differs(findings)),
         };
+        // All of it can have taken long.
+        if let Some(held) = self.held(task)? {
+            return Ok(Became::Stayed(held));
+        }
         self.partition.drop(&mut transaction).map_err(failed)?;
         check()?;
         transaction.commit().map_err(failed)?;
         Ok(Became::Dropped(rows))
     }
 
-    /// Looks for the line of each row in the archive.
+    /// Looks for the line of each row in the archive, by the columns that it has now.
     fn compare(
         &self,
         task: &Task<'_>,
         transaction: &mut Transaction<'_>,
-        facts: &Facts,
+        key: &[String],
         lines: &mut Lines,
     ) -> anyhow::Result<Found> {
         let what = format!("read the rows of {}", self.partition.name);
         let failed = |e| Error::query(&*what, e).or_stopped(task.stop);
         transaction.batch_execute(&Source::set_settings("SET LOCAL")).map_err(failed)?;
-        let (columns, key) = (&facts.columns, facts.key_positions());
-        let (list, shape) =
-            (columns.iter().map(|c| quote(&c.name)).collect::<Vec<_>>(), Shape::of(columns));
+        let mut there = self.partition.columns(transaction).map_err(failed)?;
+        there.sort();
         let (mut rows, mut same, mut findings, mut line) = (0_u64, 0_u64, Vec::new(), Vec::new());
         for (window, segments) in &self.segments {
             task.stop.check()?;
-            let newest = segments.last().map_or("", |segment| segment.segment.name.as_str());
-            if let Some(odd) = segments.iter().find(|s| s.manifest.columns != *columns) {
+            let Some(newest) = segments.last() else { continue };
+            let (columns, name) = (&newest.manifest.columns, newest.segment.name.as_str());
+            let mut archived = columns.clone();
+            archived.sort();
+            if archived != there || segments.iter().any(|s| s.manifest.columns != *columns) {
                 let what = "the table has other columns by now: its partitions stay";
-                return Ok(Found::Findings(vec![Finding::new(
-                    &odd.segment.name,
-                    Kind::Changed,
-                    what,
-                )]));
+                return Ok(Found::Findings(vec![Finding::new(name, Kind::Changed, what)]));
             }
+            let key = positions(columns, key);
+            let list: Vec<String> = columns.iter().map(|c| quote(&c.name)).collect();
+            let shape = Shape::of(columns);
             lines.load(task, *window, segments)?;
             let sql = format!(
                 "COPY (SELECT {} FROM {} WHERE {}) TO STDOUT",
                 list.join(", "),
                 self.partition.quoted,
-                within(&facts.time_column, *window)
+                within(&task.audit.time_column, *window)
             );
             let reader = transaction.copy_out(&sql).map_err(failed)?;
             copy(reader, &what, task.stop, &mut |row: &mut Row| {
@@ -271,9 +300,10 @@ impl Droppable<'_, '_> {
                     let value =
                         |n: &usize| row.get(*n).map_or("NULL".into(), String::from_utf8_lossy);
                     let key: Vec<_> = key.iter().map(value).collect();
-                    let (key, name) = (key.join(", "), &self.partition.name);
-                    let what = format!("the row {key} is not as it was archived: {name} stays");
-                    findings.push(Finding::new(newest, Kind::Changed, what));
+                    let (key, partition) = (key.join(", "), &self.partition.name);
+                    let what =
+                        format!("the row {key} is not as it was archived: {partition} stays");
+                    findings.push(Finding::new(name, Kind::Changed, what));
                 }
                 Ok(())
             })?;
@@ -296,9 +326,17 @@ enum Found {
     Findings(Vec<Finding>),
 }
 
+/// What was found out for one partition, and holds for the next.
+#[derive(Default)]
+pub(super) struct Seen {
+    lines: Lines,
+    /// Whose transaction uses the table, and does not end.
+    busy: Option<String>,
+}
+
 /// The lines that are archived of a window, by their hashes: 16 bytes each. The window that was asked for last is kept.
 #[derive(Default)]
-pub(super) struct Lines {
+struct Lines {
     window: Option<Window>,
     sorted: Vec<u128>,
 }

@@ -55,6 +55,7 @@ impl Work<'_> {
             batch_rows: BATCH_ROWS,
             dry_run: self.dry_run,
             stop: &self.context.stop,
+            abort: &self.context.abort,
         };
         let mut check = || exclusive.as_mut().map_or(Ok(()), Exclusive::check);
         let report = deletion::run(&task, wanted, &mut check);

@@ -4,6 +4,7 @@
 use anyhow::Context as _;
 
 use crate::archive::compare::compare;
+use crate::archive::deletion;
 use crate::archive::folder::{Contents, Folder};
 use crate::archive::manifest::Manifest;
 use crate::archive::query_copy;
@@ -264,7 +265,15 @@ fn archive_table(
         only_late,
         stop: &context.stop,
     };
-    run::run(&request).with_context(|| format!("failed to archive {}", audit.table))
+    let mut taken_back = Vec::new();
+    if !dry_run {
+        let taken = deletion::take_back(target, audit, &context.stop);
+        taken_back =
+            taken.with_context(|| format!("failed to take back what is out of {}", audit.table))?;
+    }
+    let outcome = run::run(&request);
+    let outcome = outcome.with_context(|| format!("failed to archive {}", audit.table))?;
+    Ok(Outcome { taken_back, ..outcome })
 }
 
 fn list(context: &Context, name: &str, audits: &[&AuditTable]) -> anyhow::Result<Part> {

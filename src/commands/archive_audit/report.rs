@@ -11,6 +11,7 @@ use crate::archive::run::Outcome;
 use crate::archive::verify::{Finding, Kind};
 use crate::commands::{Report, Silence};
 use crate::exit::Exit;
+use crate::failure;
 
 /// What became of a database.
 pub(super) struct Part {
@@ -41,13 +42,18 @@ impl Part {
 
     /// Adds what was archived of a table, or would be.
     pub(super) fn archived(&mut self, table: &str, outcome: &Outcome, dry_run: bool) {
-        let Outcome { cutoff, segments, copies, findings, there } = outcome;
+        let Outcome { cutoff, segments, copies, findings, taken_back, there } = outcome;
         let rows: u64 = segments.iter().map(|segment| segment.rows).sum();
         let (verb, n) = (if dry_run { "would archive" } else { "archived" }, segments.len());
         if findings.is_empty() {
             self.line(table, &format!("{verb} {rows} rows in {n} segments"));
         } else {
             self.line(table, "NOTHING ADDED: the archive is not as it was left");
+        }
+        for name in taken_back {
+            let line =
+                format!("  {name}: part of it again; a run that was killed had detached it\n");
+            self.text.push_str(&line);
         }
         let mut list = Vec::new();
         for segment in segments {
@@ -63,6 +69,7 @@ impl Part {
         self.findings(findings);
         self.tables.push(json!({
             "table": table, "cutoff": cutoff, "rows": rows, "segments": list, "parquet": copies, "findings": findings,
+            "taken_back": taken_back,
         }));
         let totals = json!({ "rows": rows, "segments": segments.len(), "segments_there": there });
         self.totals.insert(table.to_owned(), totals);
@@ -94,10 +101,6 @@ impl Part {
             self.line(table, "NOTHING DELETED: the archive is not as it was left");
         } else {
             self.line(table, &format!("{verb} {rows} rows"));
-        }
-        for name in &report.taken_back {
-            let line = format!("  {name}: taken back; a run that was killed had detached it\n");
-            self.text.push_str(&line);
         }
         let mut list = Vec::new();
         let mut findings = report.findings.clone();
@@ -131,7 +134,7 @@ impl Part {
         self.findings(&findings);
         self.tables.push(json!({
             "table": table, "deleted": rows, "segments": list, "findings": findings, "error": report.refused,
-            "warning": report.warning, "partitions": partitions, "taken_back": report.taken_back,
+            "warning": report.warning, "partitions": partitions,
         }));
     }
 
@@ -156,6 +159,12 @@ impl Part {
                     self.stays(stay, by_name);
                     self.text.push_str(&format!("  {name}: stays: {}\n", stay.why()));
                     json["stays"] = json!(stay);
+                }
+                whole::Became::Failed(error) => {
+                    self.exit = self.exit.max(failure::exit(error));
+                    let error = failure::one_line(error);
+                    self.text.push_str(&format!("  {name}: FAILED: {error}\n"));
+                    json["error"] = json!(error);
                 }
                 whole::Became::Differs(found) => {
                     self.text.push_str(&format!("  {name}: stays, see below\n"));
