@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::cli::init::InitArgs;
 use crate::commands::{Context, Report, Silence, file};
+use crate::config;
 use crate::db::Target;
 use crate::doctor::database::{self, Rights};
 use crate::exit::{Exit, Failure};
@@ -33,13 +34,16 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Report> 
     let rights = database::rights(&mut connection)?;
     drop(connection);
     let state_dir = context.global.state_dir.as_deref().map(absolute).transpose()?;
-    let text = first_file::text(&Wanted {
-        url: &url,
-        location: &location,
-        state_dir: state_dir.as_deref(),
-        restore_tests: !args.no_restore_test,
-        now: context.now,
-    });
+    let with = |url: &str| {
+        first_file::text(&Wanted {
+            url,
+            location: &location,
+            state_dir: state_dir.as_deref(),
+            restore_tests: !args.no_restore_test,
+            now: context.now,
+        })
+    };
+    let text = with(&url);
 
     let mut said = Said::default();
     let trial = tempfile::tempdir().context("failed to make a directory for a trial")?;
@@ -52,7 +56,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Report> 
         said.text.push_str(&format!(
             "Would write {}:\n\n{}",
             path.display(),
-            secret::redact(&text)
+            secret::redact(&with(&config::without_password(&url)))
         ));
         return Ok(said.report(Exit::Done, &path));
     }
@@ -223,7 +227,7 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn url(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
     if let Some(url) = &args.url {
-        if secret::redact(url) != *url {
+        if config::has_password(url) || secret::redact(url) != *url {
             let failure = Failure::new(
                 Exit::Usage,
                 "--url has a password, which every user of this host can see",

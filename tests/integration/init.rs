@@ -97,6 +97,14 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
     assert!(run.stderr.contains("127.0.0.1:1"), "{run:#?}");
     let run = with("postgresql://ops:secret@h/x", &repository).expect(2);
     assert!(run.stderr.contains("has a password") && !run.stderr.contains("secret"), "{run:#?}");
+    for url in [
+        "postgresql://ops:ge'heim@h/x",
+        "postgresql://ops:ge heim@h/x",
+        r"host=h password='ge\'heim'",
+    ] {
+        let run = with(url, &repository).expect(2);
+        assert!(run.stderr.contains("has a password") && !run.stderr.contains("heim"), "{run:#?}");
+    }
     // A file is where the folder is to be.
     let run = with(&cluster.url(&database), "/dev/null/backups").expect(3);
     assert!(
@@ -114,11 +122,19 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
     // Nobody is asked where nobody is.
     sandbox.run(&["init", "--config", "opsctl.toml"]).ends_with(2);
     // A dry run looks at everything, and shows the file. Elsewhere a password is no argument, and stays out of sight.
-    sandbox.set("DATABASE_URL", format!("{} password=secret", pairs(cluster, &database)));
-    let dry = sandbox
-        .run(&["init", "--repository", &repository, "--config", "opsctl.toml", "--dry-run"])
-        .expect(0);
-    assert!(dry.stdout.contains("keep_days = 14") && !dry.stdout.contains("secret"), "{dry:#?}");
+    let socket = format!("{database}?host={}&port={}", cluster.dir, cluster.port);
+    for url in [
+        format!("{} password=geheim", pairs(cluster, &database)),
+        format!(r"{} password='ge\'heim'", pairs(cluster, &database)),
+        format!("postgresql://postgres:ge'heim@/{socket}"),
+        format!("postgresql://postgres:ge%27'\"heim@/{socket}"),
+    ] {
+        sandbox.set("DATABASE_URL", url);
+        let dry = sandbox
+            .run(&["init", "--repository", &repository, "--config", "opsctl.toml", "--dry-run"])
+            .expect(0);
+        assert!(dry.stdout.contains("keep_days = 14") && !dry.stdout.contains("heim"), "{dry:#?}");
+    }
     assert!(!config.exists());
     // What is there stays.
     sandbox.write("opsctl.toml", "# mine");
