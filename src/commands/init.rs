@@ -207,13 +207,14 @@ fn place(context: &Context) -> anyhow::Result<PathBuf> {
         None if rustix::process::geteuid().is_root() => PathBuf::from(SYSTEM_FILE),
         None => absolute(Path::new("opsctl.toml"))?,
     };
-    if path.symlink_metadata().is_ok() {
-        let failure = Failure::new(Exit::Usage, format!("`{}` is there already", path.display()));
-        let hint =
-            "`opsctl doctor` says whether all is well with it; --config FILE writes another one.";
-        return Err(failure.hint(hint).into());
-    }
-    Ok(path)
+    if path.symlink_metadata().is_ok() { Err(is_there(&path)) } else { Ok(path) }
+}
+
+fn is_there(path: &Path) -> anyhow::Error {
+    let failure = Failure::new(Exit::Usage, format!("`{}` is there already", path.display()));
+    let hint =
+        "`opsctl doctor` says whether all is well with it; --config FILE writes another one.";
+    failure.hint(hint).into()
 }
 
 /// Writes the configuration, which nobody else may read: there may be a password in it.
@@ -222,7 +223,9 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         let made = std::fs::create_dir_all(folder);
         made.with_context(|| format!("failed to make `{}`", folder.display()))?;
     }
-    file::put(path, text.as_bytes(), file::OWN)
+    // It may have appeared since it was looked for.
+    let is_new = file::put_new(path, text.as_bytes(), file::OWN)?;
+    if is_new { Ok(()) } else { Err(is_there(path)) }
 }
 
 fn url(context: &Context, args: &InitArgs) -> anyhow::Result<String> {

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::running::{apart, on_a_terminal};
+use rustix::process::Signal;
+
+use crate::support::running::{Running, apart, eventually, on_a_terminal};
 use crate::support::{Cluster, Run, Sandbox, stock};
 
 /// A database, and a host on which nothing of opsctl is set up.
@@ -165,4 +167,38 @@ fn at_a_terminal_it_asks_and_without_a_server_it_proves_by_checksums() {
     assert!(file.contains("restore_test = \"off\""), "{file}");
     let checked: Run = sandbox.run(&["config", "check", "--config", "opsctl.toml"]);
     checked.ends_with(0);
+}
+
+/// Starts `opsctl init`, and waits until it has begun to look whether all is well; nothing is written before that is known.
+fn looking(cluster: &Cluster, database: &str, sandbox: &Sandbox) -> Running {
+    let (url, repository) = (cluster.url(database), sandbox.path("backups"));
+    let args = ["init", "--url", &url, "--repository", repository.to_str().unwrap()];
+    let more = ["--state-dir", "state", "--config", "opsctl.toml", "--no-restore-test"];
+    let running = Running::start(sandbox, &[&args[..], &more].concat());
+    eventually("doctor", || {
+        assert!(!running.is_over(), "it ended before it was seen");
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        // Behind the name in parentheses: the state, and the parent.
+        let mut stats =
+            processes.filter_map(|p| std::fs::read_to_string(p.path().join("stat")).ok());
+        let parent = running.pid.to_string();
+        stats.find(|stat| {
+            let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+            behind.split_whitespace().nth(1) == Some(&parent)
+        })
+    });
+    running
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_stays() {
+    let (cluster, database, sandbox) = host();
+    let running = looking(cluster, &database, &sandbox);
+    running.signal(Signal::STOP);
+    let config = sandbox.write("opsctl.toml", "# somebody else's");
+    running.signal(Signal::CONT);
+    let run = running.end().expect(2);
+    assert!(run.stderr.contains("is there already"), "{run:#?}");
+    assert_eq!(std::fs::read_to_string(config).unwrap(), "# somebody else's");
+    assert!(!sandbox.path("backups").exists(), "{run:#?}");
 }
