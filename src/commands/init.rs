@@ -15,6 +15,7 @@ use crate::config;
 use crate::db::Target;
 use crate::doctor::database::{self, Rights};
 use crate::exit::{Exit, Failure};
+use crate::schedule::shell_word;
 use crate::secret::{self, Secret};
 use crate::setup::first_file::{self, Wanted};
 use crate::setup::step::{self, Step};
@@ -146,7 +147,7 @@ impl Said {
         let option = if config == Path::new(SYSTEM_FILE) {
             String::new()
         } else {
-            format!(" --config {}", config.display())
+            format!(" --config {}", shell_word(&config.to_string_lossy()))
         };
         if rights.is_superuser {
             left.push(format!(
@@ -161,8 +162,11 @@ impl Said {
                     .to_owned(),
             );
         }
-        let elsewhere =
-            if program == PROGRAM { String::new() } else { format!(" --program {program}") };
+        let elsewhere = if program == PROGRAM {
+            String::new()
+        } else {
+            format!(" --program {}", shell_word(&program))
+        };
         left.push(format!(
             "Install the schedule, which is printed below:\n   (crontab -l 2>/dev/null; opsctl schedule print{option}{elsewhere}) | crontab -"
         ));

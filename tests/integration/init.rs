@@ -1,6 +1,7 @@
 //! From nothing to a backup that is proven and scheduled, as somebody does it who has never seen opsctl.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -201,4 +202,32 @@ fn a_file_that_appears_meanwhile_stays() {
     assert!(run.stderr.contains("is there already"), "{run:#?}");
     assert_eq!(std::fs::read_to_string(config).unwrap(), "# somebody else's");
     assert!(!sandbox.path("backups").exists(), "{run:#?}");
+}
+
+#[test]
+fn what_it_says_to_type_can_be_typed_whatever_the_file_is_called() {
+    let (cluster, database, mut sandbox) = host();
+    let programs = sandbox.path("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let crontab = sandbox
+        .write("bin/crontab", "#!/bin/sh\n[ \"$1\" != -l ] || exit 1\nexec cat >installed\n");
+    std::fs::set_permissions(crontab, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let opsctl = std::path::Path::new(env!("CARGO_BIN_EXE_opsctl")).parent().unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", programs.display(), opsctl.display());
+    sandbox.set("PATH", path.as_str());
+    let config = sandbox.path("my conf/o'p.toml");
+    let (url, repository) = (cluster.url(&database), sandbox.path("back ups"));
+    let args = ["init", "--url", &url, "--repository", repository.to_str().unwrap()];
+    let more = ["--state-dir", "state", "--config", config.to_str().unwrap(), "--no-restore-test"];
+    let said = sandbox.run(&[&args[..], &more].concat()).expect(0).stdout;
+    let mut install = std::process::Command::new("bash");
+    install.args(["-uc", line(&said, "| crontab -")]).current_dir(sandbox.dir.path());
+    stock(install.env_clear().env("PATH", path));
+    let installed = std::fs::read_to_string(sandbox.path("installed")).unwrap();
+    let quoted = format!("--config '{}'", config.to_str().unwrap().replace('\'', r"'\''"));
+    assert!(installed.contains(&quoted), "{installed}");
+    // Nobody reads what is sent to an example; without a word about it cron tells the owner of the crontab.
+    assert!(!installed.lines().any(|line| line.starts_with("MAILTO")), "{installed}");
+    let test = line(&said, "opsctl notify test");
+    assert!(test.ends_with(&format!("opsctl notify test {quoted}")), "{test}");
 }
