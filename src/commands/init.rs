@@ -29,7 +29,7 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Report> 
     context.set_deadline(context.global.timeout);
     let path = place(context)?;
     let url = url(context, args)?;
-    let location = location(args)?;
+    let location = location(context, args)?;
     let target = Target::resolve(Some(&Secret::new(url.as_str())), &context.environment)?;
     let mut connection = target.connect("opsctl init", &context.stop)?;
     let rights = database::rights(&mut connection)?;
@@ -252,7 +252,7 @@ fn url(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
 }
 
 /// Returns where backups go; a directory with its whole path.
-fn location(args: &InitArgs) -> anyhow::Result<String> {
+fn location(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
     let default =
         if rustix::process::geteuid().is_root() { "/var/backups/opsctl" } else { "./backups" };
     let location = match &args.repository {
@@ -266,8 +266,35 @@ fn location(args: &InitArgs) -> anyhow::Result<String> {
     if location.starts_with("s3://") {
         return Ok(location);
     }
-    let path = absolute(Path::new(&location))?;
+    let path = absolute(&directory(&location, context.environment.home())?)?;
     path.to_str().map(str::to_owned).context("the path of the repository is not valid UTF-8")
+}
+
+/// Takes what was typed for a directory: `~/` is what a shell makes of it, and what looks like another kind of place is none.
+fn directory(typed: &str, home: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let refused = |what: &str, hint: &str| {
+        let message = format!("where backups go: {what}");
+        anyhow::Error::from(Failure::new(Exit::Usage, message).hint(hint))
+    };
+    if let Some(rest) = typed.strip_prefix('~') {
+        let below = rest.strip_prefix('/').or(rest.is_empty().then_some(""));
+        let path = below.and_then(|below| Some(home?.join(below)));
+        return path.ok_or_else(|| {
+            refused(
+                "only a shell knows what this `~` is",
+                "Write the directory with its whole path.",
+            )
+        });
+    }
+    let scheme = typed.split_once(':').map_or("", |(scheme, _)| scheme);
+    let in_schemes = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(in_schemes) {
+        return Err(refused(
+            &format!("nothing is known that begins with `{scheme}:`"),
+            "Write a directory such as /srv/backups (./NAME if there is a colon in it), or s3://bucket/prefix.",
+        ));
+    }
+    Ok(PathBuf::from(typed))
 }
 
 /// Asks somebody at a terminal.

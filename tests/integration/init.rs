@@ -231,3 +231,27 @@ fn what_it_says_to_type_can_be_typed_whatever_the_file_is_called() {
     let test = line(&said, "opsctl notify test");
     assert!(test.ends_with(&format!("opsctl notify test {quoted}")), "{test}");
 }
+
+#[test]
+fn a_place_that_only_looks_like_a_directory_is_none() {
+    let (cluster, database, sandbox) = host();
+    let url = cluster.url(&database);
+    let at = |place: &str| {
+        let args = ["init", "--url", &url, "--repository", place, "--state-dir", "state"];
+        sandbox.run(&[&args[..], &["--config", "opsctl.toml", "--dry-run"]].concat())
+    };
+    let home = sandbox.path("home");
+    let said = at("~/backups").expect(0).stdout;
+    assert!(said.contains(&format!("location = \"{}/backups\"", home.display())), "{said}");
+    for (place, why) in [
+        ("file:///srv/b", "`file:`"),
+        ("S3://b/x", "`S3:`"),
+        ("s3:b/x", "`s3:`"),
+        ("sftp://ops:geheim@host/b", "`sftp:`"),
+        ("~ann/backups", "`~`"),
+    ] {
+        let run = at(place).expect(2);
+        assert!(run.stderr.contains(why) && !run.stderr.contains("geheim"), "{run:#?}");
+    }
+    at("./file:b").ends_with(0);
+}
