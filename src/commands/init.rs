@@ -19,6 +19,7 @@ use crate::schedule::shell_word;
 use crate::secret::{self, Secret};
 use crate::setup::first_file::{self, Wanted};
 use crate::setup::step::{self, Step};
+use crate::setup::trial::Trial;
 
 /// Where the configuration of a host is.
 const SYSTEM_FILE: &str = "/etc/opsctl/opsctl.toml";
@@ -47,12 +48,14 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Report> 
     let text = with(&url);
 
     let mut said = Said::default();
-    let trial = tempfile::tempdir().context("failed to make a directory for a trial")?;
-    let tried = trial.path().join("opsctl.toml");
-    file::put(&tried, text.as_bytes(), file::OWN)?;
-    if !said.step(context, &tried, &["doctor", "--skip", "cron", "--skip", "notices"])? {
-        return said.unwell(context, &tried, &rights, args);
+    let trial = Trial::new(&text).context("failed to make a file for a trial")?;
+    let is_well =
+        said.step(context, trial.path(), &["doctor", "--skip", "cron", "--skip", "notices"])?;
+    said.names(trial.path(), &path);
+    if !is_well {
+        return said.unwell(context, &trial, &path, &rights, args);
     }
+    drop(trial);
     if args.dry_run {
         said.text.push_str(&format!(
             "Would write {}:\n\n{}",
@@ -104,11 +107,25 @@ impl Said {
         Ok(failure.is_none())
     }
 
+    /// Calls what was tried by the name that it is to have.
+    fn names(&mut self, tried: &Path, path: &Path) {
+        let [tried, path] = [tried, path].map(|path| path.to_string_lossy());
+        self.text = self.text.replace(&*tried, &path);
+        for step in &mut self.steps {
+            for name in ["said", "error"] {
+                if let Some(serde_json::Value::String(text)) = step.get_mut(name) {
+                    *text = text.replace(&*tried, &path);
+                }
+            }
+        }
+    }
+
     /// Says what to do before the next try.
     fn unwell(
         mut self,
         context: &Context,
-        tried: &Path,
+        trial: &Trial,
+        path: &Path,
         rights: &Rights,
         args: &InitArgs,
     ) -> anyhow::Result<Report> {
@@ -120,9 +137,9 @@ impl Said {
             );
         }
         if rights.unreadable + rights.filtered + rights.large_objects > 0 {
-            self.grants(context, tried, &rights.role)?;
+            self.grants(context, trial.path(), &rights.role)?;
         }
-        Ok(self.report(Exit::BadNews, tried))
+        Ok(self.report(Exit::BadNews, path))
     }
 
     /// Shows the statements that a role needs.

@@ -205,6 +205,19 @@ fn a_file_that_appears_meanwhile_stays() {
 }
 
 #[test]
+fn killed_it_leaves_nothing_with_a_password() {
+    let (cluster, database, mut sandbox) = host();
+    let temporary = sandbox.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    sandbox.set("TMPDIR", temporary.to_str().unwrap());
+    let running = looking(cluster, &database, &sandbox);
+    running.signal(Signal::KILL);
+    let run = running.end().expect(137);
+    let left: Vec<_> = temporary.read_dir().unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?} {run:#?}");
+}
+
+#[test]
 fn what_it_says_to_type_can_be_typed_whatever_the_file_is_called() {
     let (cluster, database, mut sandbox) = host();
     let programs = sandbox.path("bin");
