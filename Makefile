@@ -83,11 +83,15 @@ bench-audit: ## Measure archive-audit beside what scripts use, on 5 million rows
 build: ## Build target/release/opsctl
 	$(CARGO) build --locked --release
 
+# By the environment, because no quotes fit every path.
+install uninstall: export PREFIX := $(PREFIX)
+install uninstall: export DESTDIR := $(DESTDIR)
+
 install: build ## Install opsctl, man pages, completions, units and examples below PREFIX (/usr/local)
-	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh $(TARGET_DIR)/release/opsctl
+	scripts/install.sh $(TARGET_DIR)/release/opsctl
 
 uninstall: ## Remove what `make install` installed: no configuration, no state, no backup
-	PREFIX=$(PREFIX) DESTDIR=$(DESTDIR) scripts/install.sh --remove
+	scripts/install.sh --remove
 
 deb: build ## Make the Debian package, in target/debian
 	@scripts/build-deb.sh $(TARGET_DIR)/release/opsctl

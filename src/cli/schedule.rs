@@ -37,7 +37,7 @@ pub(crate) struct SchedulePrintArgs {
     /// Where opsctl is installed (crontab, systemd)
     #[arg(long, value_name = "PATH", default_value = "/usr/local/bin/opsctl")]
     pub(crate) program: PathBuf,
-    /// Whom cron tells of trouble (crontab) [default: an example]
+    /// Whom cron tells of trouble (crontab) [default: the owner of the crontab]
     #[arg(long, value_name = "ADDRESS", value_parser = parse_word)]
     pub(crate) mail_to: Option<String>,
     /// The user that runs opsctl (systemd) [default: opsctl]

@@ -11,12 +11,15 @@ use serde_json::json;
 
 use crate::cli::init::InitArgs;
 use crate::commands::{Context, Report, Silence, file};
+use crate::config;
 use crate::db::Target;
 use crate::doctor::database::{self, Rights};
 use crate::exit::{Exit, Failure};
+use crate::schedule::shell_word;
 use crate::secret::{self, Secret};
 use crate::setup::first_file::{self, Wanted};
 use crate::setup::step::{self, Step};
+use crate::setup::trial::Trial;
 
 /// Where the configuration of a host is.
 const SYSTEM_FILE: &str = "/etc/opsctl/opsctl.toml";
@@ -27,32 +30,37 @@ pub(super) fn run(context: &Context, args: &InitArgs) -> anyhow::Result<Report> 
     context.set_deadline(context.global.timeout);
     let path = place(context)?;
     let url = url(context, args)?;
-    let location = location(args)?;
+    let location = location(context, args)?;
     let target = Target::resolve(Some(&Secret::new(url.as_str())), &context.environment)?;
     let mut connection = target.connect("opsctl init", &context.stop)?;
     let rights = database::rights(&mut connection)?;
     drop(connection);
     let state_dir = context.global.state_dir.as_deref().map(absolute).transpose()?;
-    let text = first_file::text(&Wanted {
-        url: &url,
-        location: &location,
-        state_dir: state_dir.as_deref(),
-        restore_tests: !args.no_restore_test,
-        now: context.now,
-    });
+    let with = |url: &str| {
+        first_file::text(&Wanted {
+            url,
+            location: &location,
+            state_dir: state_dir.as_deref(),
+            restore_tests: !args.no_restore_test,
+            now: context.now,
+        })
+    };
+    let text = with(&url);
 
     let mut said = Said::default();
-    let trial = tempfile::tempdir().context("failed to make a directory for a trial")?;
-    let tried = trial.path().join("opsctl.toml");
-    file::put(&tried, text.as_bytes(), file::OWN)?;
-    if !said.step(context, &tried, &["doctor", "--skip", "cron", "--skip", "notices"])? {
-        return said.unwell(context, &tried, &rights, args);
+    let trial = Trial::new(&text).context("failed to make a file for a trial")?;
+    let is_well =
+        said.step(context, trial.path(), &["doctor", "--skip", "cron", "--skip", "notices"])?;
+    said.names(trial.path(), &path);
+    if !is_well {
+        return said.unwell(context, &trial, &path, &rights, args);
     }
+    drop(trial);
     if args.dry_run {
         said.text.push_str(&format!(
             "Would write {}:\n\n{}",
             path.display(),
-            secret::redact(&text)
+            secret::redact(&with(&config::without_password(&url)))
         ));
         return Ok(said.report(Exit::Done, &path));
     }
@@ -99,11 +107,25 @@ impl Said {
         Ok(failure.is_none())
     }
 
+    /// Calls what was tried by the name that it is to have.
+    fn names(&mut self, tried: &Path, path: &Path) {
+        let [tried, path] = [tried, path].map(|path| path.to_string_lossy());
+        self.text = self.text.replace(&*tried, &path);
+        for step in &mut self.steps {
+            for name in ["said", "error"] {
+                if let Some(serde_json::Value::String(text)) = step.get_mut(name) {
+                    *text = text.replace(&*tried, &path);
+                }
+            }
+        }
+    }
+
     /// Says what to do before the next try.
     fn unwell(
         mut self,
         context: &Context,
-        tried: &Path,
+        trial: &Trial,
+        path: &Path,
         rights: &Rights,
         args: &InitArgs,
     ) -> anyhow::Result<Report> {
@@ -115,9 +137,9 @@ impl Said {
             );
         }
         if rights.unreadable + rights.filtered + rights.large_objects > 0 {
-            self.grants(context, tried, &rights.role)?;
+            self.grants(context, trial.path(), &rights.role)?;
         }
-        Ok(self.report(Exit::BadNews, tried))
+        Ok(self.report(Exit::BadNews, path))
     }
 
     /// Shows the statements that a role needs.
@@ -142,7 +164,7 @@ impl Said {
         let option = if config == Path::new(SYSTEM_FILE) {
             String::new()
         } else {
-            format!(" --config {}", config.display())
+            format!(" --config {}", shell_word(&config.to_string_lossy()))
         };
         if rights.is_superuser {
             left.push(format!(
@@ -157,8 +179,11 @@ impl Said {
                     .to_owned(),
             );
         }
-        let elsewhere =
-            if program == PROGRAM { String::new() } else { format!(" --program {program}") };
+        let elsewhere = if program == PROGRAM {
+            String::new()
+        } else {
+            format!(" --program {}", shell_word(&program))
+        };
         left.push(format!(
             "Install the schedule, which is printed below:\n   (crontab -l 2>/dev/null; opsctl schedule print{option}{elsewhere}) | crontab -"
         ));
@@ -203,13 +228,14 @@ fn place(context: &Context) -> anyhow::Result<PathBuf> {
         None if rustix::process::geteuid().is_root() => PathBuf::from(SYSTEM_FILE),
         None => absolute(Path::new("opsctl.toml"))?,
     };
-    if path.symlink_metadata().is_ok() {
-        let failure = Failure::new(Exit::Usage, format!("`{}` is there already", path.display()));
-        let hint =
-            "`opsctl doctor` says whether all is well with it; --config FILE writes another one.";
-        return Err(failure.hint(hint).into());
-    }
-    Ok(path)
+    if path.symlink_metadata().is_ok() { Err(is_there(&path)) } else { Ok(path) }
+}
+
+fn is_there(path: &Path) -> anyhow::Error {
+    let failure = Failure::new(Exit::Usage, format!("`{}` is there already", path.display()));
+    let hint =
+        "`opsctl doctor` says whether all is well with it; --config FILE writes another one.";
+    failure.hint(hint).into()
 }
 
 /// Writes the configuration, which nobody else may read: there may be a password in it.
@@ -218,12 +244,14 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
         let made = std::fs::create_dir_all(folder);
         made.with_context(|| format!("failed to make `{}`", folder.display()))?;
     }
-    file::put(path, text.as_bytes(), file::OWN)
+    // It may have appeared since it was looked for.
+    let is_new = file::put_new(path, text.as_bytes(), file::OWN)?;
+    if is_new { Ok(()) } else { Err(is_there(path)) }
 }
 
 fn url(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
     if let Some(url) = &args.url {
-        if secret::redact(url) != *url {
+        if config::has_password(url) || secret::redact(url) != *url {
             let failure = Failure::new(
                 Exit::Usage,
                 "--url has a password, which every user of this host can see",
@@ -241,7 +269,7 @@ fn url(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
 }
 
 /// Returns where backups go; a directory with its whole path.
-fn location(args: &InitArgs) -> anyhow::Result<String> {
+fn location(context: &Context, args: &InitArgs) -> anyhow::Result<String> {
     let default =
         if rustix::process::geteuid().is_root() { "/var/backups/opsctl" } else { "./backups" };
     let location = match &args.repository {
@@ -255,8 +283,35 @@ fn location(args: &InitArgs) -> anyhow::Result<String> {
     if location.starts_with("s3://") {
         return Ok(location);
     }
-    let path = absolute(Path::new(&location))?;
+    let path = absolute(&directory(&location, context.environment.home())?)?;
     path.to_str().map(str::to_owned).context("the path of the repository is not valid UTF-8")
+}
+
+/// Takes what was typed for a directory: `~/` is what a shell makes of it, and what looks like another kind of place is none.
+fn directory(typed: &str, home: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let refused = |what: &str, hint: &str| {
+        let message = format!("where backups go: {what}");
+        anyhow::Error::from(Failure::new(Exit::Usage, message).hint(hint))
+    };
+    if let Some(rest) = typed.strip_prefix('~') {
+        let below = rest.strip_prefix('/').or(rest.is_empty().then_some(""));
+        let path = below.and_then(|below| Some(home?.join(below)));
+        return path.ok_or_else(|| {
+            refused(
+                "only a shell knows what this `~` is",
+                "Write the directory with its whole path.",
+            )
+        });
+    }
+    let scheme = typed.split_once(':').map_or("", |(scheme, _)| scheme);
+    let in_schemes = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+    if scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(in_schemes) {
+        return Err(refused(
+            &format!("nothing is known that begins with `{scheme}:`"),
+            "Write a directory such as /srv/backups (./NAME if there is a colon in it), or s3://bucket/prefix.",
+        ));
+    }
+    Ok(PathBuf::from(typed))
 }
 
 /// Asks somebody at a terminal.

@@ -62,8 +62,7 @@ fn print(loaded: &Loaded, args: &SchedulePrintArgs) -> anyhow::Result<Vec<Printe
     match args.format {
         ScheduleFormat::Crontab => {
             let bin_dir = args.program.parent().map(line).transpose()?.unwrap_or_default();
-            let settings =
-                Crontab { bin_dir, mail_to: args.mail_to.as_deref().unwrap_or("ops@example.com") };
+            let settings = Crontab { bin_dir, mail_to: args.mail_to.as_deref() };
             one("opsctl.crontab", schedule::crontab(&jobs, settings))
         }
         ScheduleFormat::Systemd => {

@@ -55,6 +55,7 @@ pub(crate) use sessions::{
     UnlockWhat, What,
 };
 pub(crate) use show::{Shown, show};
+pub(crate) use url::{has_password, without_password};
 pub(crate) use value::{Percent, format_duration, parse_duration};
 
 /// What `--window` takes for all windows together; none may be called so.

@@ -27,13 +27,13 @@ fn is_pairs(text: &str) -> bool {
 }
 
 /// Tells whether `text` holds a password.
-pub(super) fn has_password(text: &str) -> bool {
+pub(crate) fn has_password(text: &str) -> bool {
     password_in_authority(text).is_some_and(|span| !span.is_empty())
         || password_value(text, 0).is_some()
 }
 
 /// Shows `text` without its passwords.
-pub(super) fn without_password(text: &str) -> String {
+pub(crate) fn without_password(text: &str) -> String {
     let mut shown = text.to_owned();
     if let Some(span) = password_in_authority(&shown) {
         shown.replace_range(span, "***");

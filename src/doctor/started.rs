@@ -168,15 +168,34 @@ fn environment(started: &Started) -> Vec<Seen> {
             seen.push(bad(what, why, r"Write `\%`.".to_owned()));
         }
     }
-    let mail_to = |line: &&&Line| line.variables.get("MAILTO").map(String::as_str) == Some("");
-    if let Some(line) = ours.iter().find(mail_to) {
-        let what = format!("{}: MAILTO is empty: what cron has to say is thrown away", line.place);
-        let why = "That a program is not found, or crashes, is said by cron alone.";
-        let advice = "Set MAILTO to somebody who reads it, or let a monitor listen ([ping]).";
-        seen.push(Seen::note(Area::Cron, what, why, advice));
-    }
+    seen.extend(mail(&ours));
     seen.extend(lacking(started, &ours));
     seen
+}
+
+/// Says whose mail nobody reads.
+fn mail(lines: &[&Line]) -> Option<Seen> {
+    let to = |line: &Line| line.variables.get("MAILTO").cloned();
+    let advice = "Set MAILTO to somebody who reads it, or let a monitor listen ([ping]).";
+    let why = "That a program is not found, or crashes, is said by cron alone.";
+    let of = |is: fn(&str) -> bool| lines.iter().find(|line| to(line).is_some_and(|to| is(&to)));
+    if let Some(line) = of(is_example) {
+        let address = to(line).unwrap_or_default();
+        let what = format!("{}: MAILTO is the example `{address}`, whom nobody is", line.place);
+        return Some(bad(what, why.to_owned(), advice.to_owned()));
+    }
+    let line = of(str::is_empty)?;
+    let what = format!("{}: MAILTO is empty: what cron has to say is thrown away", line.place);
+    Some(Seen::note(Area::Cron, what, why, advice))
+}
+
+/// Is one of these addresses from a domain that is set aside for documents (RFC 2606)?
+fn is_example(addresses: &str) -> bool {
+    let reserved = ["example", "example.com", "example.net", "example.org"];
+    addresses.split([',', ' ']).filter_map(|address| address.rsplit_once('@')).any(|(_, domain)| {
+        let domain = domain.to_ascii_lowercase();
+        reserved.iter().any(|r| domain == *r || domain.ends_with(&format!(".{r}")))
+    })
 }
 
 /// Says which variables that opsctl listens to are set here and not for cron. Their values may be secrets.
@@ -262,6 +281,20 @@ mod tests {
         assert!(bad(&line("0 2 * * *", ""))[0].contains("is not found in cron's PATH"));
         let idle = Started { cron_runs: Some(false), ..line("0 2 * * *", PATH) };
         assert_eq!(bad(&idle), ["there is a crontab, and no cron is running"]);
+    }
+
+    #[test]
+    fn mail_that_nobody_reads_is_said() {
+        let command = Scheduled::example().command;
+        let to = |address: &str| {
+            started(&format!("{PATH}MAILTO={address}\n0 2 * * * opsctl {command}\n"))
+        };
+        for address in ["ops@example.com", "ann@here.org,ops@db.Example.NET", "x@a.example"] {
+            assert!(bad(&to(address))[0].contains("whom nobody is"), "{address}");
+        }
+        for address in ["root", "ann@ourexample.com", ""] {
+            assert_eq!(bad(&to(address)), Vec::<String>::new(), "{address}");
+        }
     }
 
     #[test]

@@ -7,8 +7,8 @@ use super::{Job, calendar, comment};
 pub(crate) struct Crontab<'a> {
     /// The folder of the program.
     pub(crate) bin_dir: &'a str,
-    /// Whom cron tells of what a job says.
-    pub(crate) mail_to: &'a str,
+    /// Whom cron tells of what a job says; without a word about it the owner of the crontab.
+    pub(crate) mail_to: Option<&'a str>,
 }
 
 const HEAD: &str = "\
@@ -18,6 +18,11 @@ const HEAD: &str = "\
 # cron knows no PATH to speak of and no terminal: say both what to run and whom to tell. Each line is silent when all is
 # well, so that a mail is news, and gives up after its time rather than run into the day.
 ";
+
+/// An address of an example would be one that nobody reads, so it is not in force.
+const NOBODY: &str = "\
+# Without it, mail goes to the owner of the crontab (`opsctl schedule print --mail-to ADDRESS`).
+#MAILTO=ops@example.com";
 
 /// What not everybody wants.
 const OPTIONAL: &str = "
@@ -40,7 +45,8 @@ pub(crate) fn crontab(jobs: &[Job<'_>], settings: Crontab<'_>) -> String {
     let Crontab { bin_dir, mail_to } = settings;
     let is_known = PATH.split(':').any(|dir| dir == bin_dir);
     let path = if is_known { PATH.to_owned() } else { format!("{bin_dir}:{PATH}") };
-    let mut text = format!("{HEAD}SHELL=/bin/sh\nPATH={path}\nMAILTO={mail_to}\n");
+    let mail_to = mail_to.map_or_else(|| NOBODY.to_owned(), |address| format!("MAILTO={address}"));
+    let mut text = format!("{HEAD}SHELL=/bin/sh\nPATH={path}\n{mail_to}\n");
     for job in jobs {
         let words: Vec<String> = job.arguments.iter().map(|word| quoted(word)).collect();
         let (times, about) = (calendar::cron(job.times), comment(job.about));
@@ -51,11 +57,16 @@ pub(crate) fn crontab(jobs: &[Job<'_>], settings: Crontab<'_>) -> String {
 
 /// Quotes a word for the shell, and then for cron, which takes a bare `%` for the end of the line.
 fn quoted(word: &str) -> String {
+    shell_word(word).replace('%', r"\%")
+}
+
+/// Quotes a word for the shell, if it has to be.
+pub(crate) fn shell_word(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         return word.to_owned();
     }
-    format!("'{}'", word.replace('\'', r"'\''")).replace('%', r"\%")
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
@@ -64,11 +75,21 @@ mod tests {
 
     #[test]
     fn prints_a_crontab() {
-        let settings = Crontab { bin_dir: "/opt/opsctl/bin", mail_to: "ops@example.com" };
+        let settings = Crontab { bin_dir: "/opt/opsctl/bin", mail_to: Some("ops@example.com") };
         crate::schedule::testing::jobs(|jobs| {
             let text = crontab(jobs, settings);
             let own = text.strip_prefix(HEAD).unwrap().strip_suffix(OPTIONAL).unwrap();
             insta::assert_snapshot!(own);
+        });
+    }
+
+    #[test]
+    fn no_address_is_in_force_that_nobody_gave() {
+        let settings = Crontab { bin_dir: "/usr/bin", mail_to: None };
+        crate::schedule::testing::jobs(|jobs| {
+            let text = crontab(jobs, settings);
+            assert!(!text.lines().any(|line| line.starts_with("MAILTO")), "{text}");
+            assert!(text.contains("\n#MAILTO="), "{text}");
         });
     }
 

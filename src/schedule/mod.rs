@@ -11,7 +11,7 @@ mod crontab;
 mod kubernetes;
 mod systemd;
 
-pub(crate) use crontab::{Crontab, crontab};
+pub(crate) use crontab::{Crontab, crontab, shell_word};
 pub(crate) use kubernetes::{Kubernetes, kubernetes};
 pub(crate) use systemd::{Systemd, systemd};
 

@@ -4,3 +4,4 @@
 pub(crate) mod first_file;
 pub(crate) mod grants;
 pub(crate) mod step;
+pub(crate) mod trial;

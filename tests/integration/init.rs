@@ -1,10 +1,13 @@
 //! From nothing to a backup that is proven and scheduled, as somebody does it who has never seen opsctl.
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::support::running::{apart, on_a_terminal};
+use rustix::process::Signal;
+
+use crate::support::running::{Running, apart, eventually, on_a_terminal};
 use crate::support::{Cluster, Run, Sandbox, stock};
 
 /// A database, and a host on which nothing of opsctl is set up.
@@ -97,6 +100,14 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
     assert!(run.stderr.contains("127.0.0.1:1"), "{run:#?}");
     let run = with("postgresql://ops:secret@h/x", &repository).expect(2);
     assert!(run.stderr.contains("has a password") && !run.stderr.contains("secret"), "{run:#?}");
+    for url in [
+        "postgresql://ops:ge'heim@h/x",
+        "postgresql://ops:ge heim@h/x",
+        r"host=h password='ge\'heim'",
+    ] {
+        let run = with(url, &repository).expect(2);
+        assert!(run.stderr.contains("has a password") && !run.stderr.contains("heim"), "{run:#?}");
+    }
     // A file is where the folder is to be.
     let run = with(&cluster.url(&database), "/dev/null/backups").expect(3);
     assert!(
@@ -114,11 +125,19 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
     // Nobody is asked where nobody is.
     sandbox.run(&["init", "--config", "opsctl.toml"]).ends_with(2);
     // A dry run looks at everything, and shows the file. Elsewhere a password is no argument, and stays out of sight.
-    sandbox.set("DATABASE_URL", format!("{} password=secret", pairs(cluster, &database)));
-    let dry = sandbox
-        .run(&["init", "--repository", &repository, "--config", "opsctl.toml", "--dry-run"])
-        .expect(0);
-    assert!(dry.stdout.contains("keep_days = 14") && !dry.stdout.contains("secret"), "{dry:#?}");
+    let socket = format!("{database}?host={}&port={}", cluster.dir, cluster.port);
+    for url in [
+        format!("{} password=geheim", pairs(cluster, &database)),
+        format!(r"{} password='ge\'heim'", pairs(cluster, &database)),
+        format!("postgresql://postgres:ge'heim@/{socket}"),
+        format!("postgresql://postgres:ge%27'\"heim@/{socket}"),
+    ] {
+        sandbox.set("DATABASE_URL", url);
+        let dry = sandbox
+            .run(&["init", "--repository", &repository, "--config", "opsctl.toml", "--dry-run"])
+            .expect(0);
+        assert!(dry.stdout.contains("keep_days = 14") && !dry.stdout.contains("heim"), "{dry:#?}");
+    }
     assert!(!config.exists());
     // What is there stays.
     sandbox.write("opsctl.toml", "# mine");
@@ -149,4 +168,103 @@ fn at_a_terminal_it_asks_and_without_a_server_it_proves_by_checksums() {
     assert!(file.contains("restore_test = \"off\""), "{file}");
     let checked: Run = sandbox.run(&["config", "check", "--config", "opsctl.toml"]);
     checked.ends_with(0);
+}
+
+/// Starts `opsctl init`, and waits until it has begun to look whether all is well; nothing is written before that is known.
+fn looking(cluster: &Cluster, database: &str, sandbox: &Sandbox) -> Running {
+    let (url, repository) = (cluster.url(database), sandbox.path("backups"));
+    let args = ["init", "--url", &url, "--repository", repository.to_str().unwrap()];
+    let more = ["--state-dir", "state", "--config", "opsctl.toml", "--no-restore-test"];
+    let running = Running::start(sandbox, &[&args[..], &more].concat());
+    eventually("doctor", || {
+        assert!(!running.is_over(), "it ended before it was seen");
+        let processes = std::fs::read_dir("/proc").unwrap().flatten();
+        // Behind the name in parentheses: the state, and the parent.
+        let mut stats =
+            processes.filter_map(|p| std::fs::read_to_string(p.path().join("stat")).ok());
+        let parent = running.pid.to_string();
+        stats.find(|stat| {
+            let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
+            behind.split_whitespace().nth(1) == Some(&parent)
+        })
+    });
+    running
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_stays() {
+    let (cluster, database, sandbox) = host();
+    let running = looking(cluster, &database, &sandbox);
+    running.signal(Signal::STOP);
+    let config = sandbox.write("opsctl.toml", "# somebody else's");
+    running.signal(Signal::CONT);
+    let run = running.end().expect(2);
+    assert!(run.stderr.contains("is there already"), "{run:#?}");
+    assert_eq!(std::fs::read_to_string(config).unwrap(), "# somebody else's");
+    assert!(!sandbox.path("backups").exists(), "{run:#?}");
+}
+
+#[test]
+fn killed_it_leaves_nothing_with_a_password() {
+    let (cluster, database, mut sandbox) = host();
+    let temporary = sandbox.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    sandbox.set("TMPDIR", temporary.to_str().unwrap());
+    let running = looking(cluster, &database, &sandbox);
+    running.signal(Signal::KILL);
+    let run = running.end().expect(137);
+    let left: Vec<_> = temporary.read_dir().unwrap().flatten().collect();
+    assert!(left.is_empty(), "{left:?} {run:#?}");
+}
+
+#[test]
+fn what_it_says_to_type_can_be_typed_whatever_the_file_is_called() {
+    let (cluster, database, mut sandbox) = host();
+    let programs = sandbox.path("bin");
+    std::fs::create_dir(&programs).unwrap();
+    let crontab = sandbox
+        .write("bin/crontab", "#!/bin/sh\n[ \"$1\" != -l ] || exit 1\nexec cat >installed\n");
+    std::fs::set_permissions(crontab, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let opsctl = std::path::Path::new(env!("CARGO_BIN_EXE_opsctl")).parent().unwrap();
+    let path = format!("{}:{}:/usr/bin:/bin", programs.display(), opsctl.display());
+    sandbox.set("PATH", path.as_str());
+    let config = sandbox.path("my conf/o'p.toml");
+    let (url, repository) = (cluster.url(&database), sandbox.path("back ups"));
+    let args = ["init", "--url", &url, "--repository", repository.to_str().unwrap()];
+    let more = ["--state-dir", "state", "--config", config.to_str().unwrap(), "--no-restore-test"];
+    let said = sandbox.run(&[&args[..], &more].concat()).expect(0).stdout;
+    let mut install = std::process::Command::new("bash");
+    install.args(["-uc", line(&said, "| crontab -")]).current_dir(sandbox.dir.path());
+    stock(install.env_clear().env("PATH", path));
+    let installed = std::fs::read_to_string(sandbox.path("installed")).unwrap();
+    let quoted = format!("--config '{}'", config.to_str().unwrap().replace('\'', r"'\''"));
+    assert!(installed.contains(&quoted), "{installed}");
+    // Nobody reads what is sent to an example; without a word about it cron tells the owner of the crontab.
+    assert!(!installed.lines().any(|line| line.starts_with("MAILTO")), "{installed}");
+    let test = line(&said, "opsctl notify test");
+    assert!(test.ends_with(&format!("opsctl notify test {quoted}")), "{test}");
+}
+
+#[test]
+fn a_place_that_only_looks_like_a_directory_is_none() {
+    let (cluster, database, sandbox) = host();
+    let url = cluster.url(&database);
+    let at = |place: &str| {
+        let args = ["init", "--url", &url, "--repository", place, "--state-dir", "state"];
+        sandbox.run(&[&args[..], &["--config", "opsctl.toml", "--dry-run"]].concat())
+    };
+    let home = sandbox.path("home");
+    let said = at("~/backups").expect(0).stdout;
+    assert!(said.contains(&format!("location = \"{}/backups\"", home.display())), "{said}");
+    for (place, why) in [
+        ("file:///srv/b", "`file:`"),
+        ("S3://b/x", "`S3:`"),
+        ("s3:b/x", "`s3:`"),
+        ("sftp://ops:geheim@host/b", "`sftp:`"),
+        ("~ann/backups", "`~`"),
+    ] {
+        let run = at(place).expect(2);
+        assert!(run.stderr.contains(why) && !run.stderr.contains("geheim"), "{run:#?}");
+    }
+    at("./file:b").ends_with(0);
 }

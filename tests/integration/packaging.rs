@@ -88,6 +88,28 @@ fn what_is_installed_is_complete_and_all_of_it_is_removed() {
 }
 
 #[test]
+fn make_installs_into_any_directory() {
+    let sandbox = Sandbox::new("");
+    let built = sandbox.path("built");
+    std::fs::create_dir_all(built.join("release")).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_opsctl"), built.join("release/opsctl")).unwrap();
+    let destination = sandbox.path("it's a destination");
+    let make = |target: &str| {
+        let mut make = Command::new("make");
+        make.arg("-C").arg(root()).args([target, "CARGO=true", "PREFIX=/opt/ops"]);
+        make.arg(format!("CARGO_TARGET_DIR={}", built.display()));
+        make.arg(format!("DESTDIR={}", destination.display()));
+        stock(make.stdin(Stdio::null()).env_remove("ZSH_DIR").env_remove("MAKEFLAGS"));
+        files(&destination)
+    };
+    std::fs::create_dir(&destination).unwrap();
+    let there = make("install");
+    assert!(there.contains("opt/ops/bin/opsctl"), "{there:#?}");
+    assert!(there.contains("opt/ops/share/man/man1/opsctl.1"), "{there:#?}");
+    assert_eq!(make("uninstall"), BTreeSet::new());
+}
+
+#[test]
 fn the_units_of_packages_are_what_is_printed() {
     let mut sandbox = Sandbox::new("");
     sandbox.set("OPSCTL_REPOSITORY", "/var/backups/opsctl").unset("OPSCTL_STATE_DIR");
