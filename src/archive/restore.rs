@@ -35,7 +35,7 @@ pub(crate) fn restore(
         return Err(Failure::new(Exit::Usage, message).into());
     }
     let mut connection = target.connect("opsctl archive-audit", stop)?;
-    let begin = format!("{} BEGIN", Source::set_settings("SET"));
+    let begin = format!("BEGIN; {}", Source::set_settings("SET LOCAL"));
     let failed = |what: &str, error| Error::query(what.to_owned(), error).or_stopped(stop);
     connection.batch_execute(&begin).map_err(|e| failed("begin", e))?;
     let table = make(&mut connection, to, columns, stop)?;

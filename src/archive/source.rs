@@ -69,7 +69,10 @@ impl Keys {
 impl Source {
     /// Begins a snapshot, and makes sure that the table is as the configuration has it.
     pub(crate) fn open(target: &Target, audit: &AuditTable, stop: &Stop) -> anyhow::Result<Source> {
-        Source::open_with(target, audit, stop, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        // What is set ends with the snapshot: behind a pooler the session is somebody else's afterwards.
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;";
+        let begin = format!("{begin} {}", Source::set_settings("SET LOCAL"));
+        Source::open_with(target, audit, stop, &begin)
     }
 
     /// The same without a snapshot: every statement sees what is there when it begins.
@@ -78,7 +81,7 @@ impl Source {
         audit: &AuditTable,
         stop: &Stop,
     ) -> anyhow::Result<Source> {
-        Source::open_with(target, audit, stop, "")
+        Source::open_with(target, audit, stop, &Source::set_settings("SET"))
     }
 
     fn open_with(
@@ -103,9 +106,8 @@ impl Source {
         };
         let (oid, schema, table): (u32, String, String) = (row.get(0), row.get(1), row.get(2));
         let (comment, database) = (row.get(3), row.get(4));
-        let begin = format!("{} {begin}", Source::set_settings("SET"));
         connection
-            .batch_execute(&begin)
+            .batch_execute(begin)
             .map_err(|e| Error::query("prepare the session", e).or_stopped(stop))?;
         let sql = "SELECT (SELECT system_identifier::text FROM pg_control_system()), \
                    (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END)::text";

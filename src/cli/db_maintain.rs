@@ -21,6 +21,9 @@ pub(crate) struct DbMaintainArgs {
     /// Say what would be done, and do nothing: `db-maintain plan`
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Go on beyond `max_time` and `max_wal_megabytes`; replicas, slots, the probe and the disk still stop it
+    #[arg(long)]
+    pub(crate) no_limits: bool,
     #[command(flatten)]
     pub(crate) what: MaintainWhat,
 }
@@ -108,7 +111,7 @@ pub(crate) enum ReportFormat {
 
 const DB_MAINTAIN_EXITS: &str = "\
 Exit statuses: 0 what was needed is done, or the budget is used up, or somebody had it locked; 1 failed, a standby, or a \
-statement failed; 3 given up for the application's or a replica's sake; 10 configuration; 11 another one is at work on the \
+statement failed; 3 given up for the application's or a replica's sake, or a table of critical age is not frozen; 10 configuration; 11 another one is at work on the \
 database; 12 database; 14 deadline; 130, 143 interrupted. After any of them the next run goes on.";
 
 const PLAN_EXITS: &str = "\

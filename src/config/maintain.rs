@@ -55,6 +55,13 @@ impl Default for Maintain {
     }
 }
 
+impl Maintain {
+    /// Returns the same without the budget of a run. What keeps the application, replicas and disks well stays.
+    pub(crate) fn without_budget(&self) -> Maintain {
+        Maintain { max_time: Duration::MAX, max_wal: u64::MAX, ..self.clone() }
+    }
+}
+
 /// The keys of the section.
 pub(super) const KEYS: &[&str] = &[
     "jobs",

@@ -33,9 +33,10 @@ pub(crate) struct Rights {
 }
 
 /// `pg_dump` locks every table, and so needs to read it, and refuses one of which rows are hidden from it. Of large objects
-/// those count that have an owner it is no member of, and no grant at all.
+/// those count that have an owner it is no member of, and no grant at all. All of it is one transaction, with which the settings
+/// end: behind a pooler the session is somebody else's afterwards.
 const SQL: &str = "\
-SET search_path = pg_catalog; SET lock_timeout = '2s'; SET statement_timeout = '20s'; \
+SET LOCAL search_path = pg_catalog; SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '20s'; \
 WITH relations AS (
     SELECT c.oid, c.relkind, c.relrowsecurity, format('%I.%I', n.nspname, c.relname) AS name,
         has_schema_privilege(n.oid, 'USAGE') AND CASE WHEN c.relkind = 'S'

@@ -170,6 +170,20 @@ mod tests {
     }
 
     #[test]
+    fn without_the_budget_only_suffering_stops() {
+        let settings = Maintain::default().without_budget();
+        let of = |lag_seconds, retained_wal, wal| {
+            judge(&Standing { lag_seconds, retained_wal, wal }, &settings)
+        };
+        assert_eq!(of(9.0, 4096 << 20, 1 << 50), None);
+        assert!(matches!(of(11.0, 0, 0), Some(Halt::Suffering(_))));
+        assert!(matches!(of(0.0, (4096 << 20) + 1, 0), Some(Halt::Suffering(_))));
+        let guard = Guard::new(&settings);
+        guard.note(&Standing { wal: 1 << 50, ..Standing::default() });
+        assert_eq!(guard.refuses(Duration::from_secs(10_000_000), 1 << 50), None);
+    }
+
+    #[test]
     fn after_a_wait_one_works_at_a_time() {
         let guard = Guard::new(&Maintain::default());
         guard.begins();

@@ -139,6 +139,62 @@ fn what_would_write_more_wal_than_is_left_is_not_begun() {
     assert!(run.stdout.contains("stopped before the end: the server has written"), "{run:#?}");
     assert!(run.stdout.contains("1 built anew"), "{run:#?}");
     assert!(run.stdout.contains("left: it was stopped before"), "{run:#?}");
+    sandbox.write("opsctl.toml", &format!("{SMALL}max_wal_megabytes = 1\n"));
+    let part = sandbox.json(0, &["db-maintain", "--no-limits"])["databases"][0].clone();
+    assert_eq!(end(&part, "public.zoo_id")["end"], "done", "{part:#}");
+}
+
+/// Uses so many transaction numbers up that everything is old.
+fn age(cluster: &Cluster, database: &str) {
+    let uses =
+        "DO $$ BEGIN FOR n IN 1..60000 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$";
+    cluster.sql(database, uses);
+}
+
+#[test]
+fn an_old_table_for_which_there_was_no_time_is_bad_news_and_frozen_without_limits() {
+    let settings = ["autovacuum_freeze_max_age=100000", "vacuum_freeze_table_age=50000"];
+    let settings = settings.map(|setting| ["-c", setting]).concat();
+    let cluster = Cluster::start(
+        &installed(),
+        &[settings, vec!["-c", "max_prepared_transactions=1"]].concat(),
+        &[],
+    );
+    let database = cluster.database();
+    // At 100 MB a second, which is what a first run believes, it takes longer than a second.
+    cluster.sql(
+        &database,
+        "CREATE TABLE big (x text); ALTER TABLE big ALTER x SET STORAGE PLAIN; \
+         INSERT INTO big SELECT repeat('x', 7500) FROM generate_series(1, 14000); ANALYZE big",
+    );
+    age(&cluster, &database);
+    let sandbox = Sandbox::new(&cluster.url(&database));
+    let limits = "[health.xid-age]\nwarning = 40000\ncritical = ";
+    let small = "[maintain]\nmax_time = \"1s\"\njobs = 1\n";
+    sandbox.write("opsctl.toml", &format!("{small}{limits}1000000\n"));
+    let part = maintain(&sandbox, 0);
+    assert!(end(&part, "public.big")["why"].to_string().contains("`max_time`"), "{part:#}");
+    assert_eq!(part["not_frozen"], serde_json::json!([]), "{part:#}");
+    sandbox.write("opsctl.toml", &format!("{small}{limits}50000\n"));
+    let run = sandbox.run(&["db-maintain"]).expect(3);
+    let said = "  not frozen, and its age is critical: public.big, 60,";
+    assert!(run.stdout.contains(said), "{run:#?}");
+    let part = maintain(&sandbox, 3);
+    assert_eq!(part["not_frozen"][0]["object"], "public.big", "{part:#}");
+    assert!(part["error"].as_str().unwrap().contains("public.big is not frozen"), "{part:#}");
+    let part = sandbox.json(0, &["db-maintain", "--no-limits"])["databases"][0].clone();
+    assert_eq!(end(&part, "public.big")["end"], "done", "{part:#}");
+    assert_eq!(part["not_frozen"], serde_json::json!([]), "{part:#}");
+    let frozen = "SELECT age(relfrozenxid) < 100 FROM pg_class WHERE relname = 'big'";
+    assert_eq!(cluster.sql(&database, frozen), "t");
+    // What somebody holds back is no good news either.
+    let prepared = "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'forgotten'";
+    cluster.sql(&database, prepared);
+    age(&cluster, &database);
+    let part = maintain(&sandbox, 3);
+    let not_frozen = part["not_frozen"].to_string();
+    assert!(not_frozen.contains("public.big"), "{part:#}");
+    cluster.sql(&database, "ROLLBACK PREPARED 'forgotten'");
 }
 
 #[test]

@@ -2,11 +2,10 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Stdio};
 
 use crate::support::running::{by_another_clock, eventually};
-use crate::support::{Cluster, Run, Sandbox, installed, other_major, unpacked};
+use crate::support::{Cluster, Run, Sandbox, installed, other_major};
 
 /// A program with a session that stays open, as long as this lives.
 pub(crate) struct Session {
@@ -401,53 +400,6 @@ fn thousands_of_sequences_are_not_locked_at_once() {
         "critical",
         "`public.s7_0`, for public.t.id, is at 2000000000 of 2147483647",
     );
-}
-
-#[test]
-fn behind_a_pooler_nothing_is_left_in_a_session_that_others_use() {
-    let cluster = Cluster::start(&installed(), &[], &[]);
-    let patient = Patient::new(&cluster, "postgres");
-    let dir = patient.sandbox.path("pooler");
-    std::fs::create_dir(&dir).unwrap();
-    // PgBouncer refuses to run as root, too.
-    let (uid, gid) = cluster.owner();
-    std::os::unix::fs::chown(&dir, Some(uid), Some(gid)).unwrap();
-    for above in [patient.sandbox.dir.path(), &dir] {
-        std::fs::set_permissions(above, PermissionsExt::from_mode(0o755)).unwrap();
-    }
-    let (port, at) = (&cluster.port, dir.display());
-    let config = patient.sandbox.write(
-        "pgbouncer.ini",
-        &format!(
-            "[databases]\n* = host={} port={port} user=postgres\n[pgbouncer]\nlisten_port = {port}\nunix_socket_dir = {at}\n\
-             auth_type = any\npool_mode = transaction\ndefault_pool_size = 1\n",
-            cluster.dir
-        ),
-    );
-    let mut pooler = unpacked("pgbouncer");
-    pooler.arg(config).stdout(Stdio::null()).stderr(Stdio::null());
-    let pooler = pooler.uid(uid).gid(gid).current_dir("/").spawn().unwrap();
-    let _pooler = Session { program: pooler, name: "pooler".to_owned() };
-    let sql = |sql: &str| {
-        let mut psql = cluster.program("psql");
-        psql.env("PGHOST", &dir).env_remove("PGOPTIONS").stderr(Stdio::null());
-        psql.args(["-XAtqd", "postgres", "-c", sql]);
-        let output = psql.output().unwrap();
-        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
-    };
-    let pid = eventually("the pooler", || sql("SELECT pg_backend_pid()"));
-    let url = cluster.url("postgres").replace(&cluster.dir, &dir.display().to_string());
-    Sandbox::new(&url)
-        .run(&["health-check", "--tag", "postgres", "--skip", "minor-version"])
-        .ends_with(0);
-    assert_eq!(sql("SELECT pg_backend_pid()"), Some(pid));
-    for (setting, value) in [
-        ("default_transaction_read_only", "off"),
-        ("statement_timeout", "0"),
-        ("lock_timeout", "0"),
-    ] {
-        assert_eq!(sql(&format!("SHOW {setting}")), Some(format!("{value}\n")), "{setting}");
-    }
 }
 
 #[test]

@@ -58,6 +58,7 @@ mod moving_source;
 mod notify;
 mod packaging;
 mod ping;
+mod pooler;
 mod pushgateway;
 mod restore;
 mod restore_by_stock_tools;

@@ -1,9 +1,11 @@
 //! The pages about a database that is sick, read while it is: their lines are typed, and what they say is to be seen.
 
+use std::os::unix::process::CommandExt;
+
 use crate::health_postgres::Session;
 use crate::support::reader::{But, Reader};
 use crate::support::running::eventually;
-use crate::support::{Cluster, Run, Sandbox, installed};
+use crate::support::{Cluster, Run, Sandbox, installed, stock};
 
 const NO_SYSTEMD: But = But::IsLeftOut("the server of a test is no unit of systemd");
 
@@ -182,7 +184,7 @@ fn transaction_numbers_are_free_again_by_the_page() {
     let seen = reader.does("Check", &[("opsctl health-check", But::Ends(1))]);
     assert!(seen[0].stdout.contains("(forgotten)"), "{seen:#?}");
     reader.finds("PID", &pid(&seen, "xmin-horizon/"));
-    reader.does("Act", &[]);
+    reader.does("Writes go on", &[]);
     drop(holder);
     // The other databases of the server, which opsctl was not told to look after.
     for other in ["postgres", "template1"] {
@@ -192,4 +194,44 @@ fn transaction_numbers_are_free_again_by_the_page() {
     cluster.sql("postgres", other);
     cluster.sql("template0", "VACUUM (FREEZE)");
     reader.does("Verify", &[]);
+
+    let settings = ["-c", "wal_level=logical", "-c", "autovacuum_naptime=1"];
+    let cluster = Cluster::start(&installed(), &settings, &[]);
+    let sandbox = site(&cluster, "");
+    cluster.sql("members", "SELECT pg_create_logical_replication_slot('forgotten', 'pgoutput')");
+    use_up(&cluster);
+    let write = |sql: &str| {
+        let mut psql = cluster.program("psql");
+        Run::of(psql.args(["-X", "-d", "members", "-c", sql]))
+    };
+    let refused = write("INSERT INTO dues VALUES (0)");
+    assert!(refused.stderr.contains("database is not accepting commands"), "{refused:#?}");
+    // What the page warns of.
+    let full = write("VACUUM (FULL) dues");
+    assert!(full.stderr.contains("database is not accepting commands"), "{full:#?}");
+    let reader = reader.elsewhere(&sandbox);
+    let seen = reader.does("Check", &[("opsctl health-check", But::Ends(2))]);
+    assert!(seen[0].stdout.contains("replication slot `forgotten`"), "{seen:#?}");
+    reader.finds("SLOT", "forgotten");
+    reader.does("Writes are refused", &[]);
+    // Autovacuum goes on with the other databases, also with the one that nobody may connect to.
+    eventually("writes go on", || (write("INSERT INTO dues VALUES (0)").status == 0).then_some(()));
+    reader.does("Verify", &[]);
+}
+
+/// Lets a server believe that it has used up nearly all transaction numbers there are.
+fn use_up(cluster: &Cluster) {
+    cluster.pg_ctl(&["stop", "-w", "-m", "fast"]);
+    let data = format!("{}/data", cluster.dir);
+    let control = stock(cluster.program("pg_controldata").arg(&data));
+    let oldest = control.lines().find_map(|line| line.split_once("oldestXID:")).unwrap().1;
+    // Writes are refused when three million are left.
+    let next = oldest.trim().parse::<u32>().unwrap() + i32::MAX.unsigned_abs() - 2_500_000;
+    let segment = format!("{data}/pg_xact/{:04X}", next / (32 * 32_768));
+    std::fs::write(&segment, vec![0; 32 * 8192]).unwrap();
+    let (uid, gid) = cluster.owner();
+    std::os::unix::fs::chown(&segment, Some(uid), Some(gid)).unwrap();
+    let mut reset = cluster.program("pg_resetwal");
+    stock(reset.args(["-x", &next.to_string(), "-D", &data]).uid(uid).gid(gid).current_dir("/"));
+    cluster.start_again();
 }

@@ -13,9 +13,10 @@ use crate::config::{Config, Overrides};
 use crate::db::{Connection, Target};
 use crate::exit::{Exit, Failure};
 use crate::failure;
+use crate::health::kind;
 use crate::maintain::apply::{self, Manner};
 use crate::maintain::past::{Past, Work};
-use crate::maintain::plan::{self, Plan, Wish};
+use crate::maintain::plan::{self, Ages, Plan, Wish};
 use crate::maintain::{self, Server, look};
 use crate::sync::lock;
 
@@ -32,7 +33,10 @@ const REMEMBERED: chrono::TimeDelta = chrono::TimeDelta::days(60);
 const COMMANDS: [&str; 2] = ["db-maintain", "db-maintain plan"];
 
 pub(super) fn run(context: &Context, args: &DbMaintainArgs) -> anyhow::Result<Report> {
-    let config = context.load(&args.selection, Overrides::default())?.config;
+    let mut config = context.load(&args.selection, Overrides::default())?.config;
+    if args.no_limits {
+        config.maintain = config.maintain.without_budget();
+    }
     context.set_deadline(context.global.timeout);
     match &args.command {
         Some(DbMaintainCommand::Report(report)) => report::run(context, &config, report),
@@ -74,6 +78,16 @@ fn maintain(
     let json = serde_json::json!({ "dry_run": dry_run, "databases": json });
     let silence = if dry_run { Silence::Refused } else { Silence::Allowed };
     Ok(Report { exit, text, json, silence })
+}
+
+/// Returns the ages that the health check calls critical.
+fn critical(config: &Config) -> Ages {
+    let of = |name: &str| {
+        let kind = kind::find(name)?;
+        config.health.of_kind(kind).critical.or(kind.limits.critical)
+    };
+    let age = |name: &str| of(name).unwrap_or(f64::INFINITY);
+    Ages { xid: age("xid-age"), multixact: age("multixact-age") }
 }
 
 /// Connects, and makes sure that the server is one that this works with.
@@ -125,6 +139,7 @@ fn one(
         reindex: what.reindex || settings.reindex,
         only: &what.only,
         now: context.now,
+        critical: critical(config),
     };
     let planned = plan::plan(&look, &remembered, wish).map_err(|only| {
         Failure::new(Exit::Usage, format!("there is no table `{only}` in `{name}`"))

@@ -6,8 +6,8 @@ use crate::exit::Exit;
 use crate::maintain::apply::{Done, End, Outcome};
 use crate::maintain::guard::Halt;
 use crate::maintain::past::Past;
-use crate::maintain::plan::{Act, Plan, Step};
-use crate::text::{Table, bytes, counted, plain};
+use crate::maintain::plan::{Act, Class, Old, Plan, Step};
+use crate::text::{Table, bytes, count, counted, plain};
 
 /// So many lines of a kind stand in the text; the JSON document has more.
 const SHOWN: usize = 40;
@@ -132,25 +132,42 @@ impl Part {
         if let Some(plan) = &self.plan {
             text.push_str(&said(plan));
         }
+        let old = self.plan.as_ref().map_or(&[][..], Plan::old);
+        let old: Vec<Old> = old.iter().filter(|old| !is_frozen(old, &done)).cloned().collect();
+        for Old { object, xid_age, multixact_age } in old.iter().take(SHOWN) {
+            let (xid, multixact) = (count(*xid_age), count(*multixact_age));
+            let object = plain(object);
+            writeln!(
+                text,
+                "  not frozen, and its age is critical: {object}, {xid} transactions, {multixact} multixacts"
+            )
+            .ok();
+        }
+        more(&mut text, old.len());
         self.exit = match &halt {
             _ if failed > 0 => Exit::Failed,
             Some(Halt::Suffering(_)) => Exit::BadNews,
+            _ if !old.is_empty() => Exit::BadNews,
             _ => Exit::Done,
         };
         let error = done.iter().find_map(|done| match &done.end {
             End::Failed(why) => Some(why.clone()),
             _ => None,
         });
-        let error = error.or_else(|| match &halt {
+        let suffering = match &halt {
             Some(Halt::Suffering(what)) => Some(what.clone()),
             _ => None,
-        });
+        };
+        let not_frozen =
+            old.first().map(|old| format!("{} is not frozen, and its age is critical", old.object));
+        let error = error.or(suffering).or(not_frozen);
         let seconds: f64 = done.iter().map(|done| done.seconds).sum();
         if let Some(fields) = self.json.as_object_mut() {
             let more = serde_json::json!({
                 "exit": self.exit.number(), "vacuumed": of("VACUUM"), "analyzed": of("ANALYZE"), "reindexed": of("REINDEX"),
                 "removed": of("DROP"), "failed": failed, "locked": locked, "left": left, "reclaimed_bytes": reclaimed,
                 "seconds": seconds, "stopped": halt, "error": error,
+                "not_frozen": old.iter().take(LISTED).collect::<Vec<_>>(),
                 "rates": { "vacuum": rates.vacuum, "analyze": rates.analyze, "reindex": rates.reindex },
                 "done": done.iter().take(LISTED).collect::<Vec<_>>(), "indexes": indexes(&done),
             });
@@ -179,6 +196,12 @@ impl Part {
         }
         noted
     }
+}
+
+/// Was a table frozen in this run?
+fn is_frozen(old: &Old, done: &[Done]) -> bool {
+    let froze = |done: &Done| done.end == End::Done && done.class == Class::Wraparound;
+    done.iter().any(|done| froze(done) && done.object == old.object)
 }
 
 /// Sizes and durations of what was built anew, by name, so that the history has them.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Act, Advice, Class, Plan, Step, Wish};
+use super::{Act, Advice, Class, Old, Plan, Step, Wish};
 use crate::maintain::Home;
 use crate::maintain::look::{Look, Name, Table};
 use crate::maintain::need::approximate;
@@ -41,6 +41,7 @@ pub(super) struct Planning<'p> {
     /// Tables that need something that this role may not do.
     pub(super) forbidden: Vec<&'p Name>,
     pub(super) past: Past,
+    pub(super) old: Vec<Old>,
 }
 
 impl<'p> Planning<'p> {
@@ -63,6 +64,7 @@ impl<'p> Planning<'p> {
             advice: Vec::new(),
             forbidden: Vec::new(),
             past,
+            old: Vec::new(),
         };
         if !wish.only.is_empty() {
             let mut wanted = BTreeSet::new();
@@ -160,12 +162,14 @@ impl<'p> Planning<'p> {
             a.class.cmp(&b.class).then(b.urgency.total_cmp(&a.urgency)).then(a.sql.cmp(&b.sql))
         });
         self.advice.sort_by(|a, b| a.object.cmp(&b.object));
+        self.old.sort_by_key(|old| std::cmp::Reverse((old.xid_age, old.multixact_age)));
         Plan {
             steps: self.steps,
             advice: self.advice,
             unknown,
             past: self.past,
             tables: self.look.tables.len(),
+            old: self.old,
         }
     }
 }

@@ -83,6 +83,22 @@ pub(crate) struct Plan {
     /// What the next run is to know, as far as it is known before anything is done.
     past: Past,
     tables: usize,
+    old: Vec<Old>,
+}
+
+/// From which ages on something is critical.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ages {
+    pub(crate) xid: f64,
+    pub(crate) multixact: f64,
+}
+
+/// A table of critical age, whether or not it can be frozen.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub(crate) struct Old {
+    pub(crate) object: String,
+    pub(crate) xid_age: u64,
+    pub(crate) multixact_age: u64,
 }
 
 /// What is wanted of it.
@@ -93,6 +109,7 @@ pub(crate) struct Wish<'w> {
     /// Only these tables, with or without their schema; all, if empty.
     pub(crate) only: &'w [String],
     pub(crate) now: Moment,
+    pub(crate) critical: Ages,
 }
 
 impl Step {
@@ -158,6 +175,11 @@ impl Plan {
 
     pub(crate) fn past(&self) -> &Past {
         &self.past
+    }
+
+    /// Returns the tables of critical age, the oldest first.
+    pub(crate) fn old(&self) -> &[Old] {
+        &self.old
     }
 
     /// Returns how many tables were looked at.

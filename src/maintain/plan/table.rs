@@ -1,7 +1,7 @@
 //! Decides what one table needs, its TOAST table included.
 
 use super::decide::{Planning, SAMPLE, whole};
-use super::{Act, Advice, Class};
+use super::{Act, Advice, Class, Old};
 use crate::maintain::look::Table;
 use crate::maintain::need::{Counts, Need, approximate, is_switched_off};
 use crate::text::count;
@@ -23,6 +23,9 @@ impl<'p> Planning<'p> {
         let analyze =
             (never || main.analyze() && !is_refused) && !self.analyzed.contains(&table.oid);
         self.size(table);
+        if main.freeze() || toast.freeze() {
+            self.age(table);
+        }
         if !(of_main || of_toast || analyze) {
             return;
         }
@@ -72,6 +75,17 @@ impl<'p> Planning<'p> {
         } else if analyze {
             let act = Act::Analyze { table: oid, name, only: false };
             self.add(act, class, urgency, reasons, table.bytes.min(SAMPLE));
+        }
+    }
+
+    /// Notes a table whose age is critical: whatever is decided, it is news if it stays so.
+    fn age(&mut self, table: &Table) {
+        let toast = table.toast.as_ref();
+        let oldest = |of: fn(&Counts) -> u64| of(&table.main).max(toast.map_or(0, of));
+        let (xid_age, multixact_age) = (oldest(|c| c.xid_age), oldest(|c| c.multixact_age));
+        let critical = self.wish.critical;
+        if approximate(xid_age) > critical.xid || approximate(multixact_age) > critical.multixact {
+            self.old.push(Old { object: table.name.to_string(), xid_age, multixact_age });
         }
     }
 

@@ -52,9 +52,11 @@ fn look(major: u32, tables: Vec<Table>) -> Look {
     }
 }
 
+const NEVER: Ages = Ages { xid: f64::INFINITY, multixact: f64::INFINITY };
+
 fn planned(look: &Look) -> Plan {
     let settings = Maintain { reindex_min_bytes: 0, ..Maintain::default() };
-    let wish = Wish { settings: &settings, reindex: true, only: &[], now: at(20) };
+    let wish = Wish { settings: &settings, reindex: true, only: &[], now: at(20), critical: NEVER };
     plan(look, &Past::default(), wish).unwrap()
 }
 

@@ -7,6 +7,7 @@ pub(crate) mod certificates;
 pub(crate) mod every_object;
 pub(crate) mod mail;
 pub(crate) mod patient;
+pub(crate) mod pooler;
 #[allow(dead_code, reason = "the unit tests of the storage, which have it too, use the rest")]
 pub(crate) mod proxy;
 pub(crate) mod reader;
