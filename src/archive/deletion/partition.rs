@@ -231,14 +231,17 @@ pub(super) fn out(source: &mut Source) -> Result<Vec<String>, Error> {
     Ok(left(source)?.into_iter().map(|(partition, _)| partition.name).collect())
 }
 
-/// Waits until those transactions have ended that use the table now, as DETACH would do when it cannot go back any more; returns who does
-/// not end.
-pub(super) fn wait_for_users(source: &mut Source) -> Result<Option<String>, Error> {
+/// Waits until those transactions have ended that use the table or the partition now, as DETACH would do when it cannot go back any more;
+/// returns who does not end.
+pub(super) fn wait_for_users(
+    source: &mut Source,
+    partition: &Partition,
+) -> Result<Option<String>, Error> {
     let stop = source.stop.clone();
     let failed = |e| Error::query("see who uses the table", e).or_stopped(&stop);
-    // Whoever has a lock on the table, and whoever has a snapshot that is older than all of them.
+    // Whoever has a lock on it, and whoever has a snapshot that is older than all of them.
     let sql = "SELECT virtualtransaction, coalesce(pid::text, 'prepared') FROM pg_locks
-        WHERE relation = $1 AND granted AND pid IS DISTINCT FROM pg_backend_pid()
+        WHERE relation IN ($1, $2) AND granted AND pid IS DISTINCT FROM pg_backend_pid()
             AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
         UNION SELECT l.virtualtransaction, l.pid::text FROM pg_stat_activity a JOIN pg_locks l USING (pid)
         WHERE l.locktype = 'virtualxid' AND l.granted AND a.backend_xmin IS NOT NULL AND a.datname = current_database()
@@ -246,7 +249,7 @@ pub(super) fn wait_for_users(source: &mut Source) -> Result<Option<String>, Erro
     let mut users: Option<Vec<(String, String)>> = None;
     let began = Instant::now();
     loop {
-        let rows = source.connection.query(sql, &[&source.oid]).map_err(failed)?;
+        let rows = source.connection.query(sql, &[&source.oid, &partition.oid]).map_err(failed)?;
         let now: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         let left: Vec<(String, String)> = match users {
             None => now,

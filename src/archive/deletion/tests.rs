@@ -53,10 +53,18 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
 /// Deletes from the table what was archived more than a week ago.
 fn delete(scene: &Scene, storage: Shared, killed_before: u32) -> anyhow::Result<Report> {
     let mut transactions = 0;
-    let mut check = || {
+    delete_checked(scene, storage, &mut || {
         transactions += 1;
         if transactions > killed_before { Err(Error::Stopped) } else { Ok(()) }
-    };
+    })
+}
+
+/// The same, with something that is done before each transaction.
+fn delete_checked(
+    scene: &Scene,
+    storage: Shared,
+    check: &mut dyn FnMut() -> Result<(), Error>,
+) -> anyhow::Result<Report> {
     let task = Task {
         target: &scene.target,
         audit: &scene.audit,
@@ -69,7 +77,7 @@ fn delete(scene: &Scene, storage: Shared, killed_before: u32) -> anyhow::Result<
         stop: &Stop::new(),
         abort: &Stop::new(),
     };
-    run(&task, None, &mut check)
+    run(&task, None, check)
 }
 
 /// Returns all rows of all segments: the whole line for each id.
@@ -177,6 +185,29 @@ fn what_the_storage_says_after_the_proof_changes_nothing() {
     assert!(format!("{error:#}").contains("changed while it was read"), "{error:#}");
     let mut session = scene.target.connect("test", &Stop::new()).unwrap();
     assert_eq!(there(&mut session).len(), 40);
+}
+
+#[test]
+fn columns_that_come_while_rows_are_deleted_end_it() {
+    let scene = Scene::new(40);
+    let memory = Memory::without_writers();
+    scene.run(Arc::new(memory.clone())).unwrap();
+    let mut session = scene.target.connect("test", &Stop::new()).unwrap();
+    let mut transactions = 0;
+    let result = delete_checked(&scene, Arc::new(memory), &mut || {
+        transactions += 1;
+        if transactions == 3 {
+            let sql =
+                "ALTER TABLE logs ADD COLUMN verdict text; UPDATE logs SET verdict = 'guilty'";
+            session.batch_execute(sql).unwrap();
+        }
+        Ok(())
+    });
+    let error = format!("{:#}", result.err().unwrap());
+    assert!(error.contains("the columns of public.logs were changed"), "{error}");
+    // Two batches of two were gone.
+    let left = session.query_one("SELECT count(*) FROM logs WHERE verdict = 'guilty'", &[]);
+    assert_eq!(left.unwrap().get::<_, i64>(0), 36);
 }
 
 /// Returns the rows of the table and of what was taken out of it, and whether all is in it.

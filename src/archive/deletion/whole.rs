@@ -186,9 +186,9 @@ impl Droppable<'_, '_> {
         if let Some(held) = self.held(task)? {
             return Ok(Became::Stayed(held));
         }
-        // It is the same for all partitions, and waited for once.
+        // In most cases it is the same for all partitions, and waited for once.
         if busy.is_none() {
-            *busy = partition::wait_for_users(source)?;
+            *busy = partition::wait_for_users(source, partition)?;
         }
         if let Some(pid) = busy {
             let why = format!("a transaction uses the table (process {pid}), and does not end");
