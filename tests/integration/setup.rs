@@ -244,3 +244,82 @@ fn what_cannot_be_a_role_is_refused() {
     let run = sandbox.run(&["setup", "sql", "--role", "it's \"me\" \\"]).expect(0);
     assert!(run.stdout.contains(r#"CREATE ROLE "it's ""me"" \" LOGIN"#), "{run:#?}");
 }
+
+const DROP: &str = "[[audit]]\ntable = \"audit_logs\"\ndatabase = \"one\"\ntime_column = \"at\"\nlocation = \"archive\"\n\
+                    signing_key = \"key\"\ndelete = \"after-verify\"\npartitions = \"drop\"\n";
+
+#[test]
+fn ownership_is_given_where_it_is_needed_and_nowhere_else() {
+    let cluster = Cluster::start(&other_major(16), &[], &[]);
+    let table = "CREATE TABLE audit_logs (id bigint, at timestamptz, PRIMARY KEY (id, at)) PARTITION BY RANGE (at)";
+    cluster
+        .sql("postgres", "CREATE ROLE boss; CREATE ROLE ops LOGIN; CREATE ROLE member IN ROLE ops");
+    cluster.sql("postgres", "CREATE DATABASE one");
+    cluster.sql("one", &format!("{table}; ALTER TABLE audit_logs OWNER TO ops"));
+    cluster.sql("postgres", "CREATE DATABASE two");
+    cluster.sql("two", &format!("{table}; ALTER TABLE audit_logs OWNER TO boss"));
+    let sandbox = Sandbox::new("");
+    let databases = ["one", "two"].map(|name| {
+        format!(
+            "[databases.{name}]\nurl = \"{}\"\n",
+            cluster.url(name).replace("user=postgres", "user=ops")
+        )
+    });
+    sandbox.write("opsctl.toml", &format!("{}{DROP}", databases.concat()));
+    let sql = sandbox.run(&["setup", "sql", "--for", "archive-audit"]).expect(0).stdout;
+    let file = sandbox.write("grants.sql", &sql);
+    let run = |database: &str| {
+        let mut psql = cluster.program("psql");
+        psql.args(["-qX", "-v", "ON_ERROR_STOP=1", "--single-transaction", "-f"]).arg(&file);
+        stock(psql.arg(cluster.url(database)));
+    };
+    // In one it is the owner, in two the table is another one.
+    run("one");
+    run("two");
+    assert_eq!(cluster.sql("two", "SELECT pg_has_role('ops', 'boss', 'MEMBER')"), "f");
+    // The owner is a member of the login, which cannot be one of it in turn: that is said, and the rest is granted.
+    cluster.sql("one", "ALTER TABLE audit_logs OWNER TO member");
+    run("one");
+    cluster.sql("one", "ALTER TABLE audit_logs OWNER TO boss");
+    run("one");
+    assert_eq!(cluster.sql("one", "SELECT pg_has_role('ops', 'boss', 'MEMBER')"), "t");
+}
+
+#[test]
+fn a_name_that_is_a_line_of_sql_stays_a_name() {
+    let sandbox = Sandbox::new("postgresql://ops@h/x%0ACREATE%20ROLE%20evil%20SUPERUSER%3B");
+    let sql = sandbox.run(&["setup", "sql"]).expect(0).stdout;
+    assert!(!sql.lines().any(|line| line.trim_start().starts_with("CREATE ROLE evil")), "{sql}");
+    sandbox.run(&["setup", "sql", "--role", "x\ny"]).ends_with(2);
+}
+
+#[test]
+fn the_doctor_names_what_is_lacking_also_in_a_schema_that_is_closed() {
+    let cluster = Cluster::shared();
+    let database = cluster.database();
+    let role = format!("closed_{database}");
+    cluster.sql(
+        &database,
+        &format!(
+            "CREATE ROLE {role} LOGIN; CREATE SCHEMA private; CREATE TABLE private.logs (id int); \
+             CREATE TABLE audit_logs (id int); GRANT SELECT, UPDATE, DELETE ON audit_logs TO {role}"
+        ),
+    );
+    let sandbox =
+        Sandbox::new(&cluster.url(&database).replace("user=postgres", &format!("user={role}")));
+    stock(
+        Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(sandbox.path("key")),
+    );
+    let closed = "[[audit]]\ntable = \"private.logs\"\ntime_column = \"at\"\nlocation = \"other\"\nsigning_key = \"key\"\n";
+    sandbox.write("opsctl.toml", &format!("{}{closed}", DROP.replace("database = \"one\"\n", "")));
+    let said = sandbox.run(&["doctor", "--skip", "cron"]).expect(3).stdout;
+    for lacking in [
+        "lacks USAGE on the schema, SELECT on private.logs",
+        "lacks membership in the owner on audit_logs",
+    ] {
+        assert!(said.contains(lacking), "{lacking}: {said}");
+    }
+    cluster.sql(&database, &format!("DROP OWNED BY {role}; DROP ROLE {role}"));
+}
