@@ -205,7 +205,7 @@
 //! | a failure does not hide when the last success was | `a_failure_does_not_hide_the_last_success` |
 //! | what becomes of a ping or of metrics changes no result | `a_monitor_that_is_not_there_changes_nothing`, `a_monitor_that_hangs_holds_nobody_for_long`, `a_pushgateway_that_hangs_or_is_gone_is_a_warning` |
 //! | a refused run does not speak for the one at work | `a_refused_run_leaves_the_word_to_the_one_at_work_and_a_killed_one_says_no_more` |
-//! | a probe of a right leaves nothing behind, and says so where it must | `a_sound_installation_has_no_findings`, `what_a_bucket_refuses_is_said_and_a_lock_is_seen` |
+//! | a probe of a right leaves nothing behind, and says so where it must | `a_sound_installation_has_no_findings`, `what_a_bucket_refuses_is_said_and_a_lock_is_seen`, `an_archive_that_nobody_can_clean_is_as_it_should_be_and_at_most_one_probe_stays` |
 //! | what did not run is late | `three_days_are_judged_rightly`, `what_never_ran_is_late` |
 //! | no check keeps the others from being answered, or the run from ending | `nothing_that_one_does_keeps_the_others_from_being_answered`, `all_together_take_no_longer_than_they_may` |
 //! | a literal of a query shows itself nowhere | `no_literal_is_left` |

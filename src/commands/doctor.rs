@@ -12,7 +12,7 @@ use crate::db::ServerVersion;
 use crate::doctor::database::Wanted;
 use crate::doctor::examine::{Asked, Question, examine};
 use crate::doctor::files::{Role, look, look_above};
-use crate::doctor::probe::{self, Probe};
+use crate::doctor::probe::{self, Holds, Probe};
 use crate::doctor::started::{self, Started};
 use crate::doctor::{Area, Grade, Seen, database, host};
 use crate::exit::Exit;
@@ -185,22 +185,24 @@ fn of_repository(context: &Context, config: &Config, repository: &config::Reposi
     let subject = if alone { String::new() } else { repository.name.clone() };
     Question::new(Area::Repository, &subject, move |asked| {
         let open = |stop: &_| Ok(open::repository_until(stop, &repository)?.storage);
-        try_location(&repository.location, &run, now, &open, asked);
+        let key = format!("opsctl-doctor-{run}");
+        try_location(&repository.location, (Holds::WhatIsTidied, key), now, &open, asked);
     })
 }
 
-/// The same of where audit rows are archived.
+/// The same of where audit rows are archived, but that nothing has to be cleaned there.
 fn of_archive(context: &Context, audit: &config::AuditTable) -> Question {
-    let (run, now, location) = (context.run.clone(), context.now, audit.location.clone());
+    let (now, location) = (context.now, audit.location.clone());
     Question::new(Area::Repository, &format!("audit {}", audit.table), move |asked| {
         let open = |stop: &_| open::storage_until(stop, &location);
-        try_location(&location, &run, now, &open, asked);
+        let key = "opsctl-doctor".to_owned();
+        try_location(&location, (Holds::Evidence, key), now, &open, asked);
     })
 }
 
 fn try_location(
     location: &Location,
-    run: &crate::id::RunId,
+    what: (Holds, String),
     now: crate::clock::Moment,
     open: &dyn Fn(&crate::stop::Stop) -> anyhow::Result<Shared>,
     asked: &Asked<'_>,
@@ -209,20 +211,20 @@ fn try_location(
         Location::S3(settings) => (settings.object_lock.map(|lock| lock.days), Made::default()),
         Location::Directory(path) => (None, Made::below(path)),
     };
-    try_storage(Area::Repository, run, now, lock_days, open, asked);
+    try_storage(Area::Repository, what, now, lock_days, open, asked);
     drop(made);
 }
 
 fn try_storage(
     area: Area,
-    run: &crate::id::RunId,
+    (holds, key): (Holds, String),
     now: crate::clock::Moment,
     lock_days: Option<u32>,
     open: &dyn Fn(&crate::stop::Stop) -> anyhow::Result<Shared>,
     asked: &Asked<'_>,
 ) {
-    if let Some(key) = Key::new(format!("opsctl-doctor-{run}")) {
-        probe::storage(&Probe { area, key, lock_days, now, open }, asked);
+    if let Some(key) = Key::new(key) {
+        probe::storage(&Probe { area, holds, key, lock_days, now, open }, asked);
     }
 }
 
@@ -258,7 +260,8 @@ fn state(context: &Context, loaded: &Result<Loaded, config::Error>) -> Option<Qu
     Some(Question::new(Area::State, "", move |asked| {
         let open = |_: &_| Ok(Arc::new(local::Local::open(dir.clone())) as Shared);
         let made = Made::below(&dir);
-        try_storage(Area::State, &run, now, None, &open, asked);
+        let key = format!("opsctl-doctor-{run}");
+        try_storage(Area::State, (Holds::WhatIsTidied, key), now, None, &open, asked);
         drop(made);
         let read = |place: &Place| -> Result<_, history::Error> {
             // Not by way of the run's own: that one sets aside what is broken.

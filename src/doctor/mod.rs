@@ -9,6 +9,7 @@ pub(crate) mod database;
 pub(crate) mod examine;
 pub(crate) mod files;
 pub(crate) mod host;
+mod locked;
 pub(crate) mod probe;
 pub(crate) mod started;
 

@@ -1,13 +1,14 @@
 //! Tries what a storage lets opsctl do, with a small object that is removed again.
 //!
-//! It is tried and not asked for: what a policy says and what a server does are two things.
+//! It is tried and not asked for: what a policy says and what a server does are two things. Evidence that is locked for years is not
+//! tried: that is `locked.rs`.
 
 use std::cell::Cell;
 
 use bytes::Bytes;
 
 use super::examine::Asked;
-use super::{Area, Seen};
+use super::{Area, Seen, locked};
 use crate::clock::Moment;
 use crate::db::one_line;
 use crate::stop::Stop;
@@ -17,6 +18,7 @@ use crate::text::counted;
 /// What is tried, and by what it is opened.
 pub(crate) struct Probe<'a> {
     pub(crate) area: Area,
+    pub(crate) holds: Holds,
     /// Stands at the root, where no database is taken for it.
     pub(crate) key: Key,
     /// How long what is written cannot be removed, if that is configured.
@@ -24,6 +26,15 @@ pub(crate) struct Probe<'a> {
     pub(crate) now: Moment,
     /// Opens the storage, so that it obeys a stop.
     pub(crate) open: &'a dyn Fn(&Stop) -> anyhow::Result<Shared>,
+}
+
+/// What is kept there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    /// Backups, or the state: what is not needed any more is removed.
+    WhatIsTidied,
+    /// An archive, from which nothing is ever removed. The probe has one name for ever, so that at most one stays.
+    Evidence,
 }
 
 /// Puts, puts again, looks, reads, lists and removes.
@@ -46,14 +57,27 @@ pub(crate) fn storage(probe: &Probe<'_>, asked: &Asked<'_>) {
     };
     let place = storage.place();
     if let Err(error) = storage.list_folders("") {
-        let why = "What cannot be listed cannot be verified, restored by `latest`, or tidied by retention.";
+        let why = match probe.holds {
+            Holds::WhatIsTidied => {
+                "What cannot be listed cannot be verified, restored by `latest`, or tidied by retention."
+            }
+            Holds::Evidence => "What cannot be listed cannot be continued or verified.",
+        };
         let advice = advice(&error, "list (s3:ListBucket on the bucket)");
         fails("it cannot be listed", &one_line(&error), why, &advice);
     }
     let content = Bytes::from_static(b"opsctl doctor: may be removed\n");
-    if let Err(error) = storage.put(key, content.clone(), Overwrite::Refuse) {
+    if let (Holds::Evidence, Some(days)) = (probe.holds, probe.lock_days) {
+        return locked::look(*area, &storage, days, probe.now, asked);
+    }
+    let put = match storage.put(key, content.clone(), Overwrite::Refuse) {
+        // It stayed, which is as it should be, and to be told so it had to be allowed to write.
+        Err(Error::Exists { .. }) if probe.holds == Holds::Evidence => Ok(()),
+        put => put,
+    };
+    if let Err(error) = put {
         let advice = advice(&error, "write (s3:PutObject)");
-        fails("it cannot be written", &one_line(&error), "No backup can be stored.", &advice);
+        fails("it cannot be written", &one_line(&error), "Nothing can be stored there.", &advice);
         // It may be there all the same.
         if !matches!(error, Error::Denied { .. } | Error::Exists { .. }) {
             remove(probe, asked, false);
@@ -87,7 +111,7 @@ fn said_bad(probe: &Probe<'_>, asked: &Asked<'_>, storage: &Shared, content: &By
         }
         Ok(()) => bad(
             "an object that is there already was overwritten".to_owned(),
-            "Two runs at once could destroy each other's backup.",
+            "Two runs at once could destroy what the other one wrote.",
             "Use a storage that knows conditional writes (If-None-Match).".to_owned(),
         ),
         Err(error) => bad(
@@ -100,12 +124,12 @@ fn said_bad(probe: &Probe<'_>, asked: &Asked<'_>, storage: &Shared, content: &By
         Ok(read) if read == *content => {}
         Ok(_) => bad(
             "what was read is not what was written".to_owned(),
-            "Backups in it cannot be trusted.",
+            "What is kept in it cannot be trusted.",
             "Look at what stands between opsctl and the storage: a proxy, a cache.".to_owned(),
         ),
         Err(error) => bad(
             format!("what was written cannot be read: {}", one_line(&error)),
-            "Backups cannot be verified or restored from here.",
+            "Nothing in it can be verified or restored from here.",
             advice(&error, "read (s3:GetObject)"),
         ),
     }
@@ -149,6 +173,20 @@ fn remove(probe: &Probe<'_>, asked: &Asked<'_>, is_there: bool) -> bool {
             true
         }
         (Ok(()), _) => true,
+        (Err(error), _) if probe.holds == Holds::Evidence && is_denied(&error) => {
+            let what = format!("nothing can be removed: the probe `{key}` stays");
+            let why = "So it should be: whoever has these credentials cannot remove evidence.";
+            let advice = "Nothing; the next probe is that same object.";
+            (asked.say)(Seen::note(*area, what, why, advice));
+            true
+        }
+        (Err(error), _) if probe.holds == Holds::Evidence => {
+            let what = format!("whether anything can be removed is not known: {error:#}");
+            let why = "Credentials that cannot remove are best for an archive.";
+            let advice = "Check that it is there and can be reached, and ask again.";
+            (asked.say)(Seen::bad(*area, what, why, advice));
+            false
+        }
         (Err(error), _) => {
             let why = "Retention cannot remove what is not kept, and a lease that a killed run left stays.";
             let what = format!("the probe `{key}` cannot be removed: {error:#}");
@@ -162,8 +200,12 @@ fn remove(probe: &Probe<'_>, asked: &Asked<'_>, is_there: bool) -> bool {
     }
 }
 
+fn is_denied(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(Error::Denied { .. }))
+}
+
 /// Says what to do about a storage that said no.
-fn advice(error: &Error, right: &str) -> String {
+pub(super) fn advice(error: &Error, right: &str) -> String {
     match error {
         Error::Denied { .. } => {
             format!("Let the credentials, or the user who runs opsctl, {right}.")
@@ -199,7 +241,8 @@ mod tests {
         let now = "2026-11-26T07:00:00Z".parse().unwrap();
         let open = |_: &Stop| Ok(std::sync::Arc::clone(memory));
         let key = Key::new("opsctl-doctor-1").unwrap();
-        storage(&Probe { area: Area::Repository, key, lock_days, now, open: &open }, &asked);
+        let (area, holds) = (Area::Repository, Holds::WhatIsTidied);
+        storage(&Probe { area, holds, key, lock_days, now, open: &open }, &asked);
         seen.into_inner()
     }
 }

@@ -242,6 +242,65 @@ fn what_a_bucket_refuses_is_said_and_a_lock_is_seen() {
     assert!(left.len() == 1 && left[0].starts_with("ops/opsctl-doctor-"), "{left:?}");
 }
 
+#[test]
+fn an_archive_that_nobody_can_clean_is_as_it_should_be_and_at_most_one_probe_stays() {
+    let (cluster, s3) = (Cluster::shared(), S3::shared());
+    let database = cluster.database();
+    let rows = "CREATE TABLE audit_logs (id bigserial PRIMARY KEY, at timestamptz NOT NULL); \
+        INSERT INTO audit_logs (at) VALUES ('2024-03-05 00:00Z')";
+    cluster.sql(&database, rows);
+    let (plain, locked) = (s3.bucket(), s3.bucket_with_lock());
+    let archive = |bucket: &str, more: &str| {
+        let toml = format!(
+            "[repository]\nlocation = \"backups\"\n[[audit]]\ntable = \"audit_logs\"\ntime_column = \"at\"\n\
+             location = \"s3://{bucket}/evidence\"\nsigning_key = \"key\"\n{more}"
+        );
+        let mut sandbox = installed(&cluster.url(&database), &toml);
+        s3.set_up(&mut sandbox);
+        let key = sandbox.path("key");
+        stock(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(key));
+        sandbox
+    };
+    let args = ["doctor", "--skip", "cron", "--skip", "space"];
+    let notes = |report: &Value, what: &str| {
+        let seen = report["seen"].as_array().unwrap().iter();
+        let notes = seen.filter(|seen| seen["grade"] == "note");
+        notes.filter(|seen| seen["what"].as_str().unwrap().contains(what)).count()
+    };
+    let sandbox = archive(&plain, "");
+    assert_eq!(bad(&sandbox.json(0, &args)), []);
+    assert_eq!(s3.list(&plain, ""), Vec::<String>::new());
+    deny(s3, &plain, "s3:DeleteObject");
+    for _ in 0..3 {
+        let report = sandbox.json(0, &args);
+        assert_eq!(notes(&report, "nothing can be removed"), 1, "{report:#}");
+    }
+    assert_eq!(s3.list(&plain, ""), ["evidence/opsctl-doctor"]);
+    deny(s3, &plain, "s3:PutObject");
+    let found = bad(&sandbox.json(3, &args));
+    assert!(found[0].1.contains("cannot be written"), "{found:?}");
+
+    // What is locked for seven years is not tried.
+    let lock = "[audit.s3]\nobject_lock = \"governance\"\nobject_lock_days = 2555\n";
+    let sandbox = archive(&locked, lock);
+    let versions = || stock(s3.curl(&format!("/{locked}?versions=")).args(["-X", "GET"]));
+    for _ in 0..2 {
+        let report = sandbox.json(0, &args);
+        assert_eq!(notes(&report, "was not tried"), 1, "{report:#}");
+    }
+    assert!(!versions().contains("<Key>"), "{}", versions());
+    sandbox.run(&["archive-audit"]).ends_with(0);
+    let before = versions().matches("<Key>").count();
+    let report = sandbox.json(0, &args);
+    assert!(report.to_string().contains("what it has is locked"), "{report:#}");
+    assert_eq!(versions().matches("<Key>").count(), before);
+    // An archive of which nothing is locked, whatever the configuration says.
+    let open = s3.bucket();
+    archive(&open, "").run(&["archive-audit"]).ends_with(0);
+    let found = bad(&archive(&open, lock).json(3, &args));
+    assert!(found[0].1.contains("manifest.json` is not locked for 2,555 days"), "{found:?}");
+}
+
 /// Has a bucket refuse something to everybody.
 fn deny(s3: &S3, bucket: &str, action: &str) {
     let policy = serde_json::json!({ "Version": "2012-10-17", "Statement": [{
