@@ -27,6 +27,12 @@ impl RunId {
         valid.then(|| RunId(text.to_owned()))
     }
 
+    /// Returns the moment in it, to the second.
+    pub(crate) fn at(&self) -> Moment {
+        let time = self.0.split('-').next().unwrap_or_default();
+        chrono::NaiveDateTime::parse_from_str(time, "%Y%m%dT%H%M%SZ").unwrap_or_default().and_utc()
+    }
+
     /// Returns the id as text.
     pub(crate) fn as_str(&self) -> &str {
         &self.0
@@ -55,6 +61,10 @@ mod tests {
         let id = RunId::new(crate::clock::now(), 0xffab_cdef);
         assert_eq!(RunId::parse(id.as_str()), Some(id.clone()));
         assert!(id.as_str().ends_with("Z-abcdef"));
+        assert_eq!(
+            RunId::parse("20261121T021500Z-4f3a9c").unwrap().at().to_rfc3339(),
+            "2026-11-21T02:15:00+00:00"
+        );
         for text in [
             "",
             "lost+found",

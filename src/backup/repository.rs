@@ -109,6 +109,21 @@ pub(crate) fn database_prefix(database: &str) -> String {
     prefix + "/"
 }
 
+impl Found {
+    /// Returns its id, and when it was begun: to the second, where no manifest says it better.
+    fn begun(&self) -> (Moment, &RunId) {
+        match self {
+            Found::Backup(manifest, _) => (manifest.begun_at, &manifest.id),
+            Found::Unreadable(id, _) | Found::InProgress(id) | Found::Leftover(id) => (id.at(), id),
+        }
+    }
+}
+
+/// Puts the newest first. Two of the same second differ in their ids by chance only, so ids alone do not say which came later.
+fn newest_first(found: &mut [Found]) {
+    found.sort_by(|a, b| b.begun().cmp(&a.begun()));
+}
+
 impl Repository {
     /// Looks at every folder of `database`, newest first.
     ///
@@ -141,8 +156,9 @@ impl Repository {
         for result in results {
             found.extend(result?);
         }
-        found.sort_unstable_by_key(|(n, _)| *n);
-        Ok(found.into_iter().map(|(_, found)| found).collect())
+        let mut found: Vec<Found> = found.into_iter().map(|(_, found)| found).collect();
+        newest_first(&mut found);
+        Ok(found)
     }
 
     /// Returns the ids of all folders of `database`, complete backups or not, newest first.
@@ -297,7 +313,39 @@ impl Repository {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::backup::manifest::tests::sample;
+
+    proptest! {
+        #[test]
+        fn the_newest_is_first_whatever_chance_made_of_its_id(
+            all in prop::collection::vec((0_i64..3_000_000, 0_u32..0x0100_0000, 0_u8..4), 1..12),
+        ) {
+            let begun = |micros: i64| {
+                crate::clock::Moment::from_timestamp_micros(1_795_000_000_000_000 + micros).unwrap()
+            };
+            let found = |(micros, random, kind): &(i64, u32, u8)| {
+                let id = RunId::new(begun(*micros), *random);
+                match kind {
+                    0 => Found::Leftover(id),
+                    _ => Found::Backup(Box::new(sample(id, begun(*micros))), None),
+                }
+            };
+            let mut sorted: Vec<Found> = all.iter().map(found).collect();
+            newest_first(&mut sorted);
+            let times = |found: &Found| match found {
+                Found::Backup(manifest, _) => Some(manifest.begun_at),
+                _ => None,
+            };
+            let known: Vec<Moment> = sorted.iter().filter_map(times).collect();
+            prop_assert!(known.is_sorted_by(|a, b| a >= b), "{:?}", known);
+            // Whatever is not known to be of the same second is in the order of the ids.
+            let seconds: Vec<i64> = sorted.iter().map(|f| f.begun().1.at().timestamp()).collect();
+            prop_assert!(seconds.is_sorted_by(|a, b| a >= b), "{:?}", seconds);
+        }
+    }
 
     #[test]
     fn database_names_become_safe_and_distinct_folders() {

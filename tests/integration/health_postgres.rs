@@ -16,8 +16,19 @@ pub(crate) struct Session {
 impl Session {
     /// Opens one that is called `name`, and does `sql` in it without waiting for its end.
     pub(crate) fn open(cluster: &Cluster, database: &str, name: &str, sql: &str) -> Session {
+        Session::of("postgres", cluster, database, name, sql)
+    }
+
+    /// The same of a role.
+    pub(crate) fn of(
+        role: &str,
+        cluster: &Cluster,
+        database: &str,
+        name: &str,
+        sql: &str,
+    ) -> Session {
         let mut command = cluster.program("psql");
-        command.args(["-XAtq", "-d", database]).env("PGAPPNAME", name);
+        command.args(["-XAtq", "-d", database]).env("PGAPPNAME", name).env("PGUSER", role);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         let psql = command.spawn().unwrap();
         let mut session = Session { program: psql, name: name.to_owned() };

@@ -58,8 +58,32 @@ fn a_database_that_was_killed_is_up_again_by_the_page() {
     // A run that fails for it leads to the page.
     let run = sandbox.run(&["backup"]).expect(12);
     assert!(run.stderr.contains("`opsctl runbook show database-down`"), "{run:#?}");
-    reader.does("Act", &[("systemctl", NO_SYSTEMD)]);
+    reader.does("It was stopped or killed", &[("systemctl", NO_SYSTEMD)]);
     reader.does("Verify", &[]);
+
+    // Another one, which has a standby, and does not come up.
+    let primary = Cluster::start(&installed(), &["-c", "wal_level=replica"], &[]);
+    primary.sql("postgres", "SELECT pg_create_physical_replication_slot('standby')");
+    let here = site(&primary, "");
+    let standby = Cluster::standby(&primary, "standby");
+    eventually("the standby has it all", || {
+        let sql = "SELECT count(*) FROM pg_database WHERE datname = 'members'";
+        let has = standby.sql("postgres", sql) == "1";
+        (has && standby.sql("members", "SELECT to_regclass('dues') IS NOT NULL") == "t")
+            .then_some(())
+    });
+    let lost = reader.elsewhere(&here);
+    lost.finds("/var/lib/postgresql/17/main", &format!("{}/data", primary.dir));
+    primary.pg_ctl(&["stop", "-m", "immediate"]);
+    lost.does("First keep the old primary from coming back", &[("systemctl", NO_SYSTEMD)]);
+    let there = reached_by(&standby, "");
+    reader.elsewhere(&there).does("Then promote the standby", &[]);
+    standby.sql("members", "INSERT INTO dues VALUES (0)");
+    // Somebody starts the old one all the same.
+    primary.start_again();
+    let mut psql = primary.program("psql");
+    let write = Run::of(psql.args(["-X", "-d", "members", "-c", "INSERT INTO dues VALUES (0)"]));
+    assert!(write.stderr.contains("in a read-only transaction"), "{write:#?}");
 }
 
 #[test]
@@ -68,19 +92,26 @@ fn connections_that_are_used_up_are_free_again_by_the_page() {
     let sandbox = site(&cluster, "");
     cluster.sql("postgres", "CREATE ROLE web LOGIN");
     // One more is that of opsctl itself, which has a superuser's reserved ones left.
-    let idle = |_| Session::open(&cluster, "members", "web", "SELECT 1");
-    let sessions: Vec<Session> = (0..16).map(idle).collect();
+    let idle = |_| Session::of("web", &cluster, "members", "members-site", "SELECT 1");
+    let sessions: Vec<Session> = (0..15).map(idle).collect();
+    // Somebody else's, which only calls itself so.
+    let other = Session::open(&cluster, "members", "web", "SELECT 1");
+    let idle = |whose: &str| {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle' AND ";
+        cluster.sql("postgres", &format!("{sql}{whose}"))
+    };
     eventually("all of them are idle", || {
-        let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'web' AND state = 'idle'";
-        (cluster.sql("postgres", sql) == "16").then_some(())
+        let all = idle("usename = 'web'") == "15" && idle("application_name = 'web'") == "1";
+        all.then_some(())
     });
     let reader = Reader::of("connections-exhausted", &sandbox);
     let seen = reader.does("Check", &[("opsctl", But::Ends(2))]);
     let said = &seen[0].stdout;
     assert!(said.contains("17 of 17 connections are used (100 %)"), "{said}");
-    assert!(said.contains("16 of postgres by web, idle"), "{said}");
+    assert!(said.contains("15 of web by members-site, idle"), "{said}");
     reader.does("Act", &[]);
-    drop(sessions);
+    assert_eq!(idle("application_name = 'web'"), "1");
+    drop((sessions, other));
     reader.does("Verify", &[]);
     assert_eq!(
         cluster.sql("postgres", "SELECT rolconnlimit FROM pg_roles WHERE rolname = 'web'"),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::support::reader::{But, Reader};
 use crate::support::s3::S3;
-use crate::support::{Cluster, Sandbox, installed, stock};
+use crate::support::{Cluster, Run, Sandbox, installed, stock};
 
 #[test]
 fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
@@ -39,6 +39,11 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     };
 
     let cluster = Cluster::start(&installed(), &[], &[]);
+    // As Debian has it: over the socket each user of the system is the role of its name, and others need a password.
+    let rules =
+        "local all opsctl reject\nlocal all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(format!("{}/data/pg_hba.conf", cluster.dir), rules).unwrap();
+    cluster.sql("postgres", "SELECT pg_reload_conf()");
     let mut sandbox = Sandbox::new("");
     sandbox.unset("DATABASE_URL").unset("OPSCTL_REPOSITORY");
     let programs = cluster.bin_dir.display();
@@ -51,7 +56,8 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     std::fs::copy(&identity, sandbox.path("identity.txt")).unwrap();
     let variables = s3.environment();
     let value = |wanted: &str| variables.iter().find(|(name, _)| *name == wanted).unwrap().1;
-    let keys = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|n| format!("{n}={}", value(n)));
+    let keys =
+        ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"].map(|name| format!("'{}'", value(name)));
     // Whoever runs the tests is root here, in the server that is: to nobody else it opens its socket.
     let me = stock(Command::new("id").arg("-un")).trim().to_owned();
     let reader = Reader::of("disaster-recovery", &sandbox)
@@ -65,7 +71,8 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
         .with("s3://company-backups", &format!("s3://{bucket}"))
         .with("https://s3.example.com", value("AWS_ENDPOINT_URL"))
         .with("age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", &recipient)
-        .with("AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…", &keys.join(" "))
+        .with("'ID' 'KEY'", &keys.join(" "))
+        .with("opsctl:…@localhost", &format!("opsctl:new@127.0.0.1:{}", cluster.port))
         .with("PASSWORD '…'", "PASSWORD 'new'");
     let mut lines = vec![("apt-get", But::IsLeftOut("the server is there"))];
     // `make test-package` has made a package: then the program out of that is the one that works.
@@ -87,6 +94,8 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     reader.does("Act", &[]);
     reader.does("Verify", &[]);
 
+    the_night_works(&sandbox);
+
     // It serves: whoever worked with it works with it, and with nothing less than before.
     let app = |sql: &str| {
         let mut psql = cluster.program("psql");
@@ -102,4 +111,19 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     assert_eq!(app(granted), "t|t");
     let owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'members'";
     assert_eq!(app(owner), "app");
+}
+
+/// Nobody is root in the server any more, and the line of the night works, with as little around it as cron gives.
+fn the_night_works(sandbox: &Sandbox) {
+    let crontab = std::fs::read_to_string(sandbox.path("opsctl.crontab")).unwrap();
+    let line = crontab.lines().find_map(|line| Some(&line[line.find("opsctl backup --quiet")?..]));
+    let bare = format!(
+        "exec env -i HOME=\"$HOME\" PATH=\"$PATH\" OPSCTL_CONFIG=\"$OPSCTL_CONFIG\" OPSCTL_STATE_DIR=\"$OPSCTL_STATE_DIR\" \
+         sh -c '{}'",
+        line.unwrap_or_else(|| panic!("{crontab}"))
+    );
+    let night = Run::of(&mut sandbox.shell(&bare));
+    assert_eq!((night.status, night.stdout.as_str(), night.stderr.as_str()), (0, "", ""));
+    let backups = sandbox.json(0, &["backup", "list", "--database", "members"]).to_string();
+    assert_eq!(backups.matches("\"backup\":").count(), 4, "{backups}");
 }
