@@ -14,8 +14,11 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-package.XXXXXX")
 chmod 755 "$work"
 . scripts/throwaway-server.sh
+# Processes that are not to outlive this: one in there, and one for it to wait for.
+living='' silent=
 finish() {
     stop_server
+    for process in $living $silent; do kill -KILL "$process" 2>/dev/null || true; done
     ! mountpoint -q "$work/root/proc" || umount "$work/root/proc"
     rm -rf --one-file-system "$work"
 }
@@ -67,6 +70,8 @@ tree=$(scripts/install-chroot.sh | tail -n 1)
 root=$work/root
 cp -a --reflink=auto "$tree" "$root"
 cp -a "$work/packages" "$root/packages"
+# A copy would be found at work where there is none.
+mount -t proc proc "$root/proc"
 before=$(listing)
 accounts=$(cat "$root"/etc/{passwd,group})
 
@@ -135,9 +140,50 @@ dpkg_ --remove opsctl
 absent /usr/bin/opsctl /usr/share/man/man1/opsctl.1.gz /usr/lib/systemd/system/opsctl-backup.timer
 present /etc/opsctl/opsctl.toml /var/lib/opsctl/history.db /var/backups/opsctl
 
+step="purging while a run is at work"
+dpkg_ --install /packages/new.deb
+# It waits for a server that never answers.
+mkfifo "$work/listening"
+python3 -c 'import socket, time; s = socket.socket(); s.bind(("127.0.0.1", 0)); s.listen(); print(s.getsockname()[1], flush=True); time.sleep(600)' >"$work/listening" 2>/dev/null &
+silent=$!
+read -r silent_port <"$work/listening"
+as_opsctl env PGHOST=127.0.0.1 PGPORT="$silent_port" opsctl backup --timeout 10m >/dev/null 2>&1 &
+# shellcheck disable=SC2016  # expanded in there
+until living=$(inside sh -c 'for p in /proc/[0-9]*; do [ "$(readlink "$p/exe")" != /usr/bin/opsctl ] || echo "${p#/proc/}"; done') && [ -n "$living" ]; do sleep 0.1; done
+inside dpkg --no-pager --purge opsctl >"$work/log" 2>&1 && fail "it is purged"
+grep -q "process $living is at work" "$work/log" || fail "it does not say why: $(cat "$work/log")"
+# The configuration dpkg has taken away before it asks.
+present /var/lib/opsctl/history.db /var/lib/opsctl/locks /var/log/opsctl
+kill -KILL "$living" "$silent"
+wait 2>/dev/null || true
+living='' silent=
+
 step=purging
 dpkg_ --purge opsctl
 is "$(listing | diff <(echo "$before") - || true)" "" "what is there and was not, or the other way round"
+is "$(cat "$root"/etc/{passwd,group})" "$accounts" "the users"
+
+step="purging while a process of the user lives"
+dpkg_ --install /packages/new.deb
+as_opsctl sleep 600 >/dev/null 2>&1 &
+until living=$(pgrep -P $! -x sleep); do sleep 0.1; done
+dpkg_ --purge opsctl
+grep -q 'the user opsctl stays' "$work/log" || fail "it does not say that the user stays: $(cat "$work/log")"
+absent /var/lib/opsctl /etc/opsctl
+kill -KILL "$living"
+wait 2>/dev/null || true
+living=
+inside userdel opsctl
+is "$(listing | diff <(echo "$before") - || true)" "" "what is there and was not, or the other way round"
+
+step="purging with a user of that name who was there before"
+inside useradd --create-home opsctl
+account=$(inside getent passwd opsctl)
+dpkg_ --install /packages/new.deb
+dpkg_ --purge opsctl
+is "$(inside getent passwd opsctl)" "$account" "the user"
+present /home/opsctl
+inside userdel --remove opsctl >/dev/null 2>&1
 is "$(cat "$root"/etc/{passwd,group})" "$accounts" "the users"
 
 step="upgrading with the configuration that was installed"
@@ -147,6 +193,11 @@ inside dpkg-deb --fsys-tarfile /packages/new.deb | tar -xO ./etc/opsctl/opsctl.t
     fail "the configuration is not the new one"
 is "$(owned /etc/opsctl/opsctl.toml)" '640 root:opsctl' /etc/opsctl/opsctl.toml
 absent /etc/opsctl/opsctl.toml.dpkg-dist /etc/opsctl/opsctl.toml.dpkg-old
+# An administrator's change of its owner is not changed back.
+inside chgrp root /etc/opsctl/opsctl.toml
+dpkg_ --install /packages/new.deb
+is "$(owned /etc/opsctl/opsctl.toml)" '640 root:root' /etc/opsctl/opsctl.toml
+inside chgrp opsctl /etc/opsctl/opsctl.toml
 
 step="setting it up by the lines of docs/faq.md"
 cp /etc/resolv.conf "$root/etc/resolv.conf"
@@ -154,8 +205,6 @@ cp /etc/resolv.conf "$root/etc/resolv.conf"
     tail -n 20 "$work/log" >&2
     fail "the client programs cannot be installed"
 }
-# init runs opsctl, which it finds there.
-mount -t proc proc "$root/proc"
 start_server "$work"
 url=postgresql://postgres@127.0.0.1:$port/members
 "$server/psql" -XqAt "${url%/members}/postgres" -c 'CREATE DATABASE members'

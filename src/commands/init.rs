@@ -233,9 +233,19 @@ fn place(context: &Context) -> anyhow::Result<PathBuf> {
 
 fn is_there(path: &Path) -> anyhow::Error {
     let failure = Failure::new(Exit::Usage, format!("`{}` is there already", path.display()));
-    let hint =
-        "`opsctl doctor` says whether all is well with it; --config FILE writes another one.";
+    let hint = if is_untouched(path) {
+        "It is as the Debian package installs it. Set it up as the user that the units have: docs/faq.md has the lines, which begin with `sudo -u opsctl opsctl init --config /var/lib/opsctl/opsctl.toml`."
+    } else {
+        "`opsctl doctor` says whether all is well with it; --config FILE writes another one."
+    };
     failure.hint(hint).into()
+}
+
+/// Is nothing in force in it but what a package says?
+fn is_untouched(path: &Path) -> bool {
+    let table =
+        std::fs::read_to_string(path).ok().and_then(|text| text.parse::<toml::Table>().ok());
+    table.is_some_and(|table| table.keys().eq(["state_dir"]))
 }
 
 /// Writes the configuration, which nobody else may read: there may be a password in it.

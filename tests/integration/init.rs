@@ -145,6 +145,12 @@ fn what_is_not_well_is_said_and_nothing_is_written() {
         sandbox.run(&["init", "--repository", &repository, "--config", "opsctl.toml"]).expect(2);
     assert!(run.stderr.contains("is there already"), "{run:#?}");
     assert_eq!(std::fs::read_to_string(config).unwrap(), "# mine");
+    assert!(!run.stderr.contains("docs/faq.md"), "{run:#?}");
+    // That of the package has to be set up by another user than root.
+    sandbox.write("opsctl.toml", "#[database]\nstate_dir = \"/var/lib/opsctl\"\n");
+    let run =
+        sandbox.run(&["init", "--repository", &repository, "--config", "opsctl.toml"]).expect(2);
+    assert!(run.stderr.contains("docs/faq.md has the lines"), "{run:#?}");
 }
 
 fn pairs(cluster: &Cluster, database: &str) -> String {
