@@ -419,15 +419,15 @@ fn a_restore_whose_sessions_are_ended_leaves_the_old_database() {
     let Scene { cluster, database, sandbox } = &scene;
     let mut child = sandbox.command(&["restore", "--replace", database]);
     let mut child = child.stderr(std::process::Stdio::null()).spawn().unwrap();
-    let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
-               WHERE datname LIKE 'opsctl\\_restore\\_%' AND pid <> pg_backend_pid()";
-    // Some sessions are idle when they end, which hurts nobody: all are ended, until it gives up.
-    let status = loop {
-        cluster.sql("postgres", end);
-        if let Some(status) = child.try_wait().unwrap() {
-            break status.code();
-        }
-    };
+    // Some sessions are idle when they end, which hurts nobody: all are ended, every millisecond, until it gives up.
+    let end = "DO $$ BEGIN LOOP PERFORM pg_stat_clear_snapshot(); PERFORM pg_terminate_backend(pid) FROM pg_stat_activity \
+               WHERE datname LIKE 'opsctl\\_restore\\_%' AND pid <> pg_backend_pid(); PERFORM pg_sleep(0.001); END LOOP; END $$";
+    let mut ending = cluster.program("psql");
+    let mut ending = ending.args(["-qX", "-d", "postgres", "-c", end]).spawn().unwrap();
+    let status = child.wait().unwrap().code();
+    ending.kill().unwrap();
+    ending.wait().unwrap();
+    cluster.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'DO %' AND pid <> pg_backend_pid()");
     // 1 if it was pg_restore's session, 12 if it was one of opsctl's own.
     assert!(matches!(status, Some(1 | 12)), "{status:?}");
     assert_eq!(scene.names(database), "1");
