@@ -176,8 +176,6 @@ pub(crate) fn tables(
     let failed = |e| Error::query("ask what the role may do with tables", e);
     let advice = "`opsctl setup sql` prints what it needs, for a superuser to read and to run.";
     let (mut seen, mut well) = (Vec::new(), 0);
-    // A table without a schema is found as the commands find it.
-    connection.batch_execute("RESET search_path").map_err(failed)?;
     for Wanted { schema, table, rights, owner } in wanted {
         let name = schema.iter().chain([table]).map(String::as_str).collect::<Vec<_>>().join(".");
         let rights: Vec<&str> = rights.split(", ").collect();
