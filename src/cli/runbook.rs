@@ -18,7 +18,7 @@ pub(crate) enum RunbookCommand {
     /// List the pages
     #[command(after_help = EXITS)]
     List,
-    /// Print a page, or the part of it under a heading, with who is called from [contacts]
+    /// Print a page, or the part of it under a heading, with who is called, by the configuration
     #[command(after_help = EXITS)]
     Show {
         /// As `runbook list` has it, such as restore, or a part of it, such as health-check#xid-age
