@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/opsctl-image.XXXXXX")
 chmod 755 "$work"
-root=$work/root
+root=$work/chroot
 . scripts/throwaway-server.sh
 finish() {
     stop_server

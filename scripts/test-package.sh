@@ -19,7 +19,7 @@ living='' silent=
 finish() {
     stop_server
     for process in $living $silent; do kill -KILL "$process" 2>/dev/null || true; done
-    ! mountpoint -q "$work/root/proc" || umount "$work/root/proc"
+    ! mountpoint -q "$work/chroot/proc" || umount "$work/chroot/proc"
     rm -rf --one-file-system "$work"
 }
 trap finish EXIT
@@ -67,7 +67,7 @@ esac
 
 step=chroot
 tree=$(scripts/install-chroot.sh | tail -n 1)
-root=$work/root
+root=$work/chroot
 cp -a --reflink=auto "$tree" "$root"
 cp -a "$work/packages" "$root/packages"
 # A copy would be found at work where there is none.

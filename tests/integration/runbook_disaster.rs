@@ -78,7 +78,7 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     // `make test-package` has made a package: then the program out of that is the one that works.
     if let Ok(package) = std::env::var("OPSCTL_TEST_PACKAGE") {
         std::fs::copy(package, sandbox.path("opsctl_test.deb")).unwrap();
-        let installs = "export PATH=$PWD/root/usr/bin:$PATH; [ -e root ] || dpkg-deb --extract opsctl_*.deb root";
+        let installs = "export PATH=$PWD/extracted/usr/bin:$PATH; [ -e extracted ] || dpkg-deb --extract opsctl_*.deb extracted";
         reader.finds("dpkg -i opsctl_*.deb", installs);
     } else {
         lines.push(("dpkg", But::IsLeftOut("the program is there alone, as the page has it, too")));

@@ -120,6 +120,23 @@ fn sql_of(event: &Event) -> Option<String> {
     })
 }
 
+/// What a run does.
+fn carry_out(scene: &Scene, event: &Event, memory: &Memory) {
+    let storage = || -> Shared { Arc::new(memory.clone()) };
+    let dying = |call: u64| -> Shared {
+        let faulty = Faulty::new(storage());
+        faulty.spoil(call, Fault::Die);
+        Arc::new(faulty)
+    };
+    match *event {
+        Event::KilledArchive(call) => drop(scene.run(dying(call))),
+        Event::Delete => drop(delete(scene, storage(), u32::MAX).unwrap()),
+        Event::Unstored(call) => drop(delete(scene, dying(call), u32::MAX)),
+        Event::Killed(n) => drop(delete(scene, storage(), n)),
+        _ => drop(scene.run(storage()).unwrap()),
+    }
+}
+
 #[test]
 fn by_any_schedule_no_row_is_in_neither_place() {
     let scene = Scene::new(0);
@@ -130,12 +147,6 @@ fn by_any_schedule_no_row_is_in_neither_place() {
     let result = runner.run(&events(), |events| {
         sql("TRUNCATE logs RESTART IDENTITY");
         let memory = Memory::without_writers();
-        let storage = || -> Shared { Arc::new(memory.clone()) };
-        let dying = |call: u64| -> Shared {
-            let faulty = Faulty::new(storage());
-            faulty.spoil(call, Fault::Die);
-            Arc::new(faulty)
-        };
         // At last everything is archived, and goes: but for what is hot, or was changed since.
         for event in events.into_iter().chain([Event::Archive, Event::Delete]) {
             if let Some(by_somebody) = sql_of(&event) {
@@ -143,13 +154,7 @@ fn by_any_schedule_no_row_is_in_neither_place() {
                 continue;
             }
             let (before, known) = (there(), archived(&memory));
-            match event {
-                Event::KilledArchive(call) => drop(scene.run(dying(call))),
-                Event::Delete => drop(delete(&scene, storage(), u32::MAX).unwrap()),
-                Event::Unstored(call) => drop(delete(&scene, dying(call), u32::MAX)),
-                Event::Killed(n) => drop(delete(&scene, storage(), n)),
-                _ => drop(scene.run(storage()).unwrap()),
-            }
+            carry_out(&scene, &event, &memory);
             let (after, archive) = (there(), archived(&memory));
             prop_assert!(archive.is_superset(&known));
             for row in before {
@@ -250,12 +255,6 @@ fn by_any_schedule_no_row_of_a_partition_is_in_neither_place() {
         ))
         .unwrap();
         let memory = Memory::without_writers();
-        let storage = || -> Shared { Arc::new(memory.clone()) };
-        let dying = |call: u64| -> Shared {
-            let faulty = Faulty::new(storage());
-            faulty.spoil(call, Fault::Die);
-            Arc::new(faulty)
-        };
         for event in events.into_iter().chain([Event::Archive, Event::Delete]) {
             if let Some(by_somebody) = sql_of(&event) {
                 // There may be no partition for it any more.
@@ -266,13 +265,7 @@ fn by_any_schedule_no_row_of_a_partition_is_in_neither_place() {
             // As the command does.
             super::take_back(&scene.target, &scene.audit, &Stop::new()).unwrap();
             prop_assert!(there().1);
-            match event {
-                Event::KilledArchive(call) => drop(scene.run(dying(call))),
-                Event::Delete => drop(delete(&scene, storage(), u32::MAX).unwrap()),
-                Event::Unstored(call) => drop(delete(&scene, dying(call), u32::MAX)),
-                Event::Killed(n) => drop(delete(&scene, storage(), n)),
-                _ => drop(scene.run(storage()).unwrap()),
-            }
+            carry_out(&scene, &event, &memory);
             let ((after, is_whole), archive) = (there(), archived(&memory));
             prop_assert!(archive.is_superset(&known));
             for row in before {
