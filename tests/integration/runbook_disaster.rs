@@ -88,7 +88,7 @@ fn from_the_bucket_and_the_identity_alone_everything_is_back_by_the_page() {
     std::fs::write(&configuration, reader.block("toml")).unwrap();
     std::fs::set_permissions(&configuration, std::fs::Permissions::from_mode(0o600)).unwrap();
     let seen = reader.does("Check", &lines);
-    let packed = sandbox.path("root/usr/bin/opsctl").exists();
+    let packed = sandbox.path("extracted/usr/bin/opsctl").exists();
     assert_eq!(packed, std::env::var_os("OPSCTL_TEST_PACKAGE").is_some());
     assert!(seen.iter().any(|run| run.stdout.trim() == recipient), "{seen:#?}");
     reader.does("Act", &[]);
